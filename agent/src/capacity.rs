@@ -1,0 +1,171 @@
+//! What the host can surely deliver: its total after reserve.
+//!
+//! Everything is carved out of memory, since guests' disks lie on a tmpfs. The
+//! same page is promised once:
+//!
+//! ```text
+//! MemTotal = reserve + sellable memory + 2 × sellable disk
+//! ```
+//!
+//! Disk counts twice because beside a guest's disk the image that it was made
+//! from stays in the cache, and an image is never larger than the disk that it
+//! unfolds to. Each guest's own overhead (QEMU) is paid out of what is
+//! sellable, by the marketplace, per guest.
+//!
+//! What always holds: the sum above never exceeds `MemTotal`; what is sellable
+//! is zero while KVM has not been seen to run a guest, and then `withheld` says
+//! why; the generation grows with each change and only then.
+
+use surplus_protocol::inventory::{Capacity, KvmProbe, Resources};
+
+const MIB: u64 = 1 << 20;
+
+/// Memory kept for the host, whatever the owner keeps beside: what an idle host
+/// uses (128 MiB with agent and libvirtd), the root's pages that QEMU and
+/// libvirt run from (another 128 MiB, or each step of theirs is read from the
+/// medium again), and head room for the kernel's own peaks while guests start.
+pub const RESERVED_MEMORY: u64 = 320 * MIB;
+
+/// … and this part of all memory beside, for what grows with the machine: page
+/// tables, slabs, per-CPU memory.
+const RESERVED_PART: u64 = 32;
+
+/// The smallest guest worth offering, overhead apart.
+const SMALLEST_MEMORY: u64 = 64 * MIB;
+
+/// What the capacity is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub threads: u32,
+    pub memory_bytes: u64,
+    pub kvm: KvmProbe,
+    /// What each guest costs beyond what it was sold.
+    pub guest_overhead: Resources,
+    pub reserve: Reserve,
+    /// libvirt does not answer: nothing can be started.
+    pub libvirt_hangs: bool,
+}
+
+/// What the owner keeps back, besides what the host itself needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserve {
+    pub vcpus: u32,
+    pub memory_bytes: u64,
+}
+
+/// What is offered from `facts`, in generation 0.
+pub fn plan(facts: &Facts) -> Capacity {
+    let needed = RESERVED_MEMORY.saturating_add(facts.memory_bytes / RESERVED_PART);
+    let reserve = Resources {
+        vcpus: reserved_vcpus(facts.threads).saturating_add(facts.reserve.vcpus),
+        memory_bytes: needed.saturating_add(facts.reserve.memory_bytes),
+        disk_bytes: 0,
+    };
+    let spare = facts.memory_bytes.saturating_sub(reserve.memory_bytes);
+    let sellable = Resources {
+        vcpus: facts.threads.saturating_sub(reserve.vcpus),
+        memory_bytes: whole_mib(spare / 2),
+        disk_bytes: whole_mib(spare / 4),
+    };
+    let withheld = withheld(facts, sellable, reserve);
+    Capacity {
+        generation: 0,
+        sellable: if withheld.is_some() {
+            Resources::default()
+        } else {
+            sellable
+        },
+        guest_overhead: facts.guest_overhead,
+        reserve,
+        withheld,
+    }
+}
+
+/// One thread in 32, at least one; the only thread of a machine is shared (the
+/// agent's and libvirt's cgroups have the larger weight).
+fn reserved_vcpus(threads: u32) -> u32 {
+    if threads < 2 {
+        0
+    } else {
+        (threads / 32).max(1)
+    }
+}
+
+fn whole_mib(bytes: u64) -> u64 {
+    bytes / MIB * MIB
+}
+
+fn withheld(facts: &Facts, sellable: Resources, reserve: Resources) -> Option<String> {
+    let needed = facts
+        .guest_overhead
+        .memory_bytes
+        .saturating_add(SMALLEST_MEMORY);
+    match &facts.kvm {
+        KvmProbe::Pending => {
+            return Some("the probe that starts a guest under KVM has not finished".to_owned());
+        }
+        KvmProbe::Fails { reason } => {
+            return Some(format!("no guest runs under KVM here: {reason}"));
+        }
+        KvmProbe::Works { .. } | KvmProbe::Emulated => {}
+    }
+    if facts.libvirt_hangs {
+        return Some(
+            "libvirt hangs and starts no guest; it is restarted, and the offer comes back by itself"
+                .to_owned(),
+        );
+    }
+    if sellable.vcpus == 0 {
+        return Some(format!(
+            "all {} CPU threads are reserved for the host; lower the reserve in the site file",
+            facts.threads
+        ));
+    }
+    if sellable.memory_bytes < needed || sellable.disk_bytes <= facts.guest_overhead.disk_bytes {
+        return Some(format!(
+            "of {} MiB of memory {} MiB are kept for the host, and the rest is too little for a guest; add memory or lower the reserve in the site file",
+            facts.memory_bytes / MIB,
+            reserve.memory_bytes / MIB
+        ));
+    }
+    None
+}
+
+/// Counts the generations of what is offered.
+#[derive(Clone, Debug, Default)]
+pub struct Offered(Capacity);
+
+impl Offered {
+    /// Counts on from `generation`, which an earlier agent of this boot cannot
+    /// have reached.
+    pub fn after(generation: u64) -> Self {
+        Self(Capacity {
+            generation,
+            ..Capacity::default()
+        })
+    }
+
+    /// Takes a new plan in; the capacity in its new generation where it differs
+    /// from the last.
+    pub fn update(&mut self, planned: Capacity) -> Option<&Capacity> {
+        let planned = Capacity {
+            generation: self.0.generation,
+            ..planned
+        };
+        if planned == self.0 {
+            return None;
+        }
+        self.0 = Capacity {
+            generation: planned.generation.saturating_add(1),
+            ..planned
+        };
+        Some(&self.0)
+    }
+
+    pub fn current(&self) -> &Capacity {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

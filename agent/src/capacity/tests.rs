@@ -1,0 +1,158 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const GIB: u64 = 1 << 30;
+
+fn host(threads: u32, memory_bytes: u64) -> Facts {
+    Facts {
+        threads,
+        memory_bytes,
+        kvm: KvmProbe::Works { millis: 1 },
+        guest_overhead: Resources {
+            vcpus: 0,
+            memory_bytes: 96 * MIB,
+            disk_bytes: MIB,
+        },
+        reserve: Reserve::default(),
+        libvirt_hangs: false,
+    }
+}
+
+#[test]
+fn a_small_test_host_has_something_useful_left() {
+    for memory in [1440 * MIB, 1536 * MIB, 1950 * MIB] {
+        let capacity = plan(&host(2, memory));
+        assert_eq!(capacity.withheld, None);
+        assert!(capacity.sellable.vcpus >= 1);
+        let guest = Resources {
+            vcpus: 1,
+            memory_bytes: 256 * MIB,
+            disk_bytes: 256_000_000,
+        };
+        let left = capacity
+            .sellable
+            .checked_sub(guest.saturating_add(capacity.guest_overhead));
+        assert!(left.is_some(), "{memory}: {:?}", capacity.sellable);
+    }
+}
+
+#[test]
+fn a_host_of_512_mib_offers_nothing_and_says_why() {
+    let capacity = plan(&host(2, 450 * MIB));
+    assert_eq!(capacity.sellable, Resources::default());
+    assert!(capacity.withheld.unwrap().contains("450 MiB of memory"));
+}
+
+#[test]
+fn a_large_server_keeps_one_thread_in_32_and_its_share_of_memory() {
+    let capacity = plan(&host(128, 512 * GIB));
+    assert_eq!(capacity.reserve.vcpus, 4);
+    assert_eq!(capacity.sellable.vcpus, 124);
+    assert_eq!(capacity.reserve.memory_bytes, 320 * MIB + 16 * GIB);
+}
+
+#[test]
+fn nothing_is_offered_before_kvm_was_seen_to_work() {
+    for kvm in [
+        KvmProbe::Pending,
+        KvmProbe::Fails {
+            reason: "no SVM".to_owned(),
+        },
+    ] {
+        let capacity = plan(&Facts {
+            kvm,
+            ..host(8, 16 * GIB)
+        });
+        assert_eq!(capacity.sellable, Resources::default());
+        assert!(capacity.withheld.is_some());
+    }
+}
+
+#[test]
+fn the_owners_reserve_comes_on_top_of_the_hosts() {
+    let plain = plan(&host(8, 9 * GIB));
+    let reserve = Reserve {
+        vcpus: 3,
+        memory_bytes: GIB,
+    };
+    let capacity = plan(&Facts {
+        reserve,
+        ..host(8, 9 * GIB)
+    });
+    assert_eq!(capacity.sellable.vcpus, 4);
+    assert_eq!(
+        capacity.sellable.memory_bytes,
+        plain.sellable.memory_bytes - GIB / 2
+    );
+    let all = Reserve {
+        vcpus: 8,
+        ..reserve
+    };
+    assert!(
+        plan(&Facts {
+            reserve: all,
+            ..host(8, 9 * GIB)
+        })
+        .withheld
+        .is_some()
+    );
+}
+
+#[test]
+fn the_generation_grows_with_each_change_and_only_then() {
+    let mut offered = Offered::default();
+    let works = plan(&host(2, 2 * GIB));
+    let pending = plan(&Facts {
+        kvm: KvmProbe::Pending,
+        ..host(2, 2 * GIB)
+    });
+    assert_eq!(
+        offered.update(pending).map(|capacity| capacity.generation),
+        Some(1)
+    );
+    assert_eq!(
+        offered
+            .update(works.clone())
+            .map(|capacity| capacity.generation),
+        Some(2)
+    );
+    assert_eq!(offered.update(works), None);
+    assert_eq!(offered.current().generation, 2);
+}
+
+proptest! {
+    #[test]
+    fn no_byte_of_memory_is_promised_twice(
+        threads in 0_u32..2048,
+        memory_bytes in 0_u64..1 << 45,
+        vcpus in 0_u32..4096,
+        memory in 0_u64..1 << 46,
+        overhead in 0_u64..1 << 30,
+    ) {
+        let facts = Facts {
+            guest_overhead: Resources { vcpus: 0, memory_bytes: overhead, disk_bytes: overhead },
+            reserve: Reserve { vcpus, memory_bytes: memory },
+            ..host(threads, memory_bytes)
+        };
+        let Capacity { sellable, reserve, withheld, .. } = plan(&facts);
+        if withheld.is_none() {
+            let promised = u128::from(reserve.memory_bytes)
+                + u128::from(sellable.memory_bytes)
+                + 2 * u128::from(sellable.disk_bytes);
+            prop_assert!(promised <= u128::from(memory_bytes));
+            prop_assert!(sellable.vcpus >= 1);
+            prop_assert!(u64::from(sellable.vcpus) + u64::from(reserve.vcpus) <= u64::from(threads));
+            prop_assert!(sellable.memory_bytes >= overhead);
+        } else {
+            prop_assert_eq!(sellable, Resources::default());
+        }
+    }
+
+    #[test]
+    fn more_memory_never_means_less_for_sale(memory in GIB..1 << 42, more in 0_u64..1 << 40) {
+        let (small, large) = (plan(&host(4, memory)), plan(&host(4, memory + more)));
+        prop_assert!(large.sellable.memory_bytes >= small.sellable.memory_bytes);
+        prop_assert!(large.sellable.disk_bytes >= small.sellable.disk_bytes);
+    }
+}

@@ -1,0 +1,251 @@
+//! The host's clock: whether it can be believed, and setting it.
+//!
+//! timesyncd runs beside; but a host whose clock stands at 1970 must judge a
+//! certificate before any time server has answered, and may have none. So the
+//! agent asks the marketplace, whose key it can verify at a time that it knows
+//! to have passed, and takes the `Date` of the answer.
+//!
+//! What always holds: the clock is only set forward, never to a time before
+//! the image was built, and only to the word of a server that the site file's
+//! CA vouches for.
+
+use jiff::Timestamp;
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime, clock_settime};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::sysroot::SysRoot;
+
+/// Files whose modification time is the image's build time, best first.
+const BUILT: [&str; 3] = ["/usr/lib/clock-epoch", "/usr/lib/os-release", "/usr"];
+
+/// Tells and sets the time.
+pub trait SystemClock: std::fmt::Debug + Send + Sync {
+    fn now(&self) -> Timestamp;
+    fn set(&self, to: Timestamp) -> Result<(), SetError>;
+}
+
+/// Why the clock was not set.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    #[error("the time offered, {offered}, lies before {floor}, when this image was built")]
+    BeforeBuild {
+        offered: Timestamp,
+        floor: Timestamp,
+    },
+    #[error("cannot set the clock to {to}")]
+    System {
+        to: Timestamp,
+        #[source]
+        source: nix::Error,
+    },
+}
+
+/// The machine's own clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kernel;
+
+impl SystemClock for Kernel {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn set(&self, to: Timestamp) -> Result<(), SetError> {
+        let time = TimeSpec::new(to.as_second(), 0);
+        clock_settime(ClockId::CLOCK_REALTIME, time)
+            .map_err(|source| SetError::System { to, source })
+    }
+}
+
+/// When the image was built, as far as its files tell; 1970 where they do not.
+pub fn built_at(root: &SysRoot) -> Timestamp {
+    BUILT
+        .iter()
+        .filter_map(|path| std::fs::metadata(root.path(path)).ok()?.modified().ok())
+        .filter_map(|time| Timestamp::try_from(time).ok())
+        .find(|time| time.as_second() > 0)
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Sets the clock to `offered` where it is behind; `Some` with the step made.
+///
+/// A step of less than a minute is timesyncd's.
+pub fn catch_up(
+    clock: &dyn SystemClock,
+    offered: Timestamp,
+    floor: Timestamp,
+) -> Result<Option<Duration>, SetError> {
+    if offered < floor {
+        return Err(SetError::BeforeBuild { offered, floor });
+    }
+    let behind = offered.duration_since(clock.now());
+    if behind.as_secs() < 60 {
+        return Ok(None);
+    }
+    clock.set(offered)?;
+    Ok(Some(behind.unsigned_abs()))
+}
+
+/// The time of an HTTP `Date` header (RFC 9110, 5.6.7).
+pub fn parse_http_date(text: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(text.trim())
+        .ok()
+}
+
+/// Time since boot, sleep included (`CLOCK_BOOTTIME`): the clock that leases'
+/// deadlines run on.
+pub fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or_else(
+        |_| {
+            std::time::SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+        },
+        Duration::from,
+    )
+}
+
+/// A difference that timesyncd and the network's delay explain.
+const TOLERATED_MILLIS: i64 = 60_000;
+
+/// The marketplace's time, by which leases are judged where the host's clock
+/// is off by more than a minute: the clock is never set back.
+///
+/// Kept as the marketplace's time at boot, so that a clock that is mended
+/// meanwhile is believed again at once.
+#[derive(Clone, Debug)]
+pub struct MarketplaceTime {
+    /// Milliseconds since 1970; 0: not known.
+    at_boot: Arc<AtomicI64>,
+    path: PathBuf,
+}
+
+impl MarketplaceTime {
+    /// Takes up what an earlier agent of this boot wrote to `path`.
+    pub fn open(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let kept = std::fs::read_to_string(&path).ok();
+        let at_boot = kept.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        Self {
+            at_boot: Arc::new(AtomicI64::new(at_boot)),
+            path,
+        }
+    }
+
+    /// The marketplace said just now that it is `date`.
+    pub fn learn(&self, date: Timestamp) {
+        let at_boot = date.as_millisecond().saturating_sub(boot_millis());
+        let before = self.at_boot.swap(at_boot, Ordering::Relaxed);
+        if at_boot.abs_diff(before) > 5000
+            && let Err(error) = std::fs::write(&self.path, at_boot.to_string())
+        {
+            tracing::warn!(%error, "the marketplace's time is not kept");
+        }
+    }
+
+    /// How many milliseconds the host's clock is ahead, where that is more
+    /// than a minute either way.
+    pub fn ahead_millis(&self) -> Option<i64> {
+        let at_boot = self.at_boot.load(Ordering::Relaxed);
+        let theirs = at_boot.saturating_add(boot_millis());
+        let ahead = Timestamp::now().as_millisecond().saturating_sub(theirs);
+        (at_boot != 0 && ahead.saturating_abs() > TOLERATED_MILLIS).then_some(ahead)
+    }
+
+    /// The time to judge leases by.
+    pub fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        self.ahead_millis()
+            .and_then(|ahead| {
+                now.checked_sub(jiff::SignedDuration::from_millis(ahead))
+                    .ok()
+            })
+            .unwrap_or(now)
+    }
+}
+
+fn boot_millis() -> i64 {
+    i64::try_from(since_boot().as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fake(Mutex<Timestamp>);
+
+    impl SystemClock for Fake {
+        fn now(&self) -> Timestamp {
+            *self.0.lock().unwrap()
+        }
+
+        fn set(&self, to: Timestamp) -> Result<(), SetError> {
+            *self.0.lock().unwrap() = to;
+            Ok(())
+        }
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_clock_at_1970_is_set_and_one_that_is_right_is_left_alone() {
+        let clock = Fake(Mutex::new(Timestamp::UNIX_EPOCH));
+        let (floor, offered) = (at("2026-01-01T00:00:00Z"), at("2026-06-01T00:00:00Z"));
+        assert!(catch_up(&clock, offered, floor).unwrap().is_some());
+        assert_eq!(clock.now(), offered);
+        assert_eq!(
+            catch_up(&clock, at("2026-06-01T00:00:30Z"), floor).unwrap(),
+            None
+        );
+        assert_eq!(
+            catch_up(&clock, at("2026-05-01T00:00:00Z"), floor).unwrap(),
+            None
+        );
+        assert_eq!(clock.now(), offered);
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_not_what_leases_are_judged_by() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("time");
+        let time = MarketplaceTime::open(&path);
+        assert_eq!(time.ahead_millis(), None);
+        let hour = jiff::SignedDuration::from_hours(1);
+        time.learn(Timestamp::now() - hour);
+        // So the next agent of this boot judges too, before any answer.
+        for time in [&time, &MarketplaceTime::open(&path)] {
+            let off = Timestamp::now().duration_since(time.now());
+            assert!((off - hour).abs().as_secs() < 10, "{off:?}");
+        }
+        time.learn(Timestamp::now() + jiff::SignedDuration::from_secs(20));
+        assert_eq!(time.ahead_millis(), None);
+    }
+
+    #[test]
+    fn a_time_before_the_image_was_built_is_refused() {
+        let clock = Fake(Mutex::new(Timestamp::UNIX_EPOCH));
+        let refused = catch_up(
+            &clock,
+            at("2020-01-01T00:00:00Z"),
+            at("2026-01-01T00:00:00Z"),
+        );
+        assert!(matches!(refused, Err(SetError::BeforeBuild { .. })));
+        assert_eq!(clock.now(), Timestamp::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn http_dates_are_read() {
+        let parsed = parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(parsed, Some(at("1994-11-06T08:49:37Z")));
+        assert_eq!(parse_http_date("yesterday"), None);
+    }
+}

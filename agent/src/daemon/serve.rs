@@ -1,0 +1,252 @@
+//! A host in the register at work: guests, survey, syncing, renewal, beside
+//! each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use surplus_protocol::ids::BootId;
+use surplus_protocol::inventory::KvmProbe;
+use surplus_site::Site;
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::join::Joined;
+use super::registration::Registration;
+use super::{DaemonError, World, shutdown};
+use crate::capacity::Reserve;
+use crate::clock::{MarketplaceTime, since_boot};
+use crate::guests::{Guests, GuestsConfig, probe};
+use crate::hub::in_one_line;
+use crate::survey::Surveyor;
+use crate::sync::fence::FenceBook;
+use crate::sync::session::Session;
+use crate::sync::tickets::Verifier;
+use crate::sync::{Marketplace, Offer, Syncing};
+use crate::sysroot::SysRoot;
+use crate::system::bus::Bus;
+use crate::system::units::{self, Ensured};
+use crate::uplink;
+
+/// The daemon that runs guests.
+const LIBVIRT: &str = "libvirtd.service";
+
+/// Between looks whether it runs.
+const LIBVIRT_LOOK: Duration = Duration::from_secs(30);
+
+/// Between looks whether libvirt hangs.
+const HUNG_LOOK: Duration = Duration::from_secs(5);
+
+/// Calls past their deadline that have libvirt restarted.
+const HUNG_FOR_GOOD: usize = 2;
+
+/// Between restarts at least: a host that is merely slow gets through.
+const RESTART_GAP: Duration = Duration::from_secs(300);
+
+pub(super) async fn serve(
+    world: &World,
+    joined: Joined,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), DaemonError> {
+    let Joined {
+        site,
+        road,
+        facts,
+        storage,
+        floor,
+        credentials,
+        authority,
+    } = joined;
+    let boot = boot_id(&world.settings.root).ok_or(DaemonError::BootId)?;
+    let host = credentials.identity.host;
+    let (credentials, shown) = watch::channel(credentials);
+    let mut beside = Beside::default();
+
+    let reserve = Reserve {
+        vcpus: site.reserve.vcpus.unwrap_or(0),
+        memory_bytes: site.reserve.memory.unwrap_or(0),
+    };
+    beside.run(keep_libvirt_running(Arc::clone(&world.bus)));
+    let root = world.settings.root.clone();
+    // Cancel-safe: the probe's guest is killed when it is dropped.
+    let kvm = tokio::select! {
+        kvm = probe_before_guests(world, &site) => kvm,
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    let emulated = kvm == KvmProbe::Emulated;
+    let (say_hung, hangs) = watch::channel(false);
+    let mut surveyor = Surveyor::new(root, reserve, world.board.clone())
+        .with_probe(kvm)
+        .minding(hangs.clone());
+    let (publish, offer) = watch::channel(surveyor.look());
+
+    let mut config = GuestsConfig::new(host, boot, &world.settings.state_directory);
+    // An image is never larger than the disk that it unfolds to.
+    config.image_cache_bytes = Some(surveyor.disk_bytes());
+    config.emulation = emulated;
+    let time = MarketplaceTime::open(world.settings.run_directory.join("marketplace-time"));
+    let road_up = Arc::new(uplink::Marketplace(shown.clone()));
+    let guests = Guests::start(config, road_up, Arc::new(time.clone()))?;
+    let report = guests.report();
+    beside.run(mend_libvirt(
+        Arc::clone(&world.bus),
+        guests.clone(),
+        say_hung,
+    ));
+    let runtime = runtime_directory(world);
+    let allowed = site.testing.allow_emulation;
+    beside.run(surveyor.run(publish, move || {
+        let runtime = runtime.clone();
+        async move { probe::probe(&runtime, allowed).await }
+    }));
+    beside.run(tell_guests_what_is_sellable(
+        guests.clone(),
+        offer.clone(),
+        hangs,
+    ));
+    beside.run(shutdown::delay(Arc::clone(&world.bus), report.clone()));
+    let consoles = world.settings.consoles.clone();
+    beside.run(shutdown::end_guests(
+        Arc::clone(&world.bus),
+        guests.clone(),
+        consoles,
+    ));
+    let stranger = Arc::new(Notify::new());
+    let newcomer = Arc::new(Notify::new());
+    let registration = Registration {
+        anonymous: road.anonymous()?,
+        site,
+        road,
+        facts,
+        storage,
+        floor,
+        credentials,
+        consoles: world.settings.consoles.clone(),
+        board: world.board.clone(),
+        stranger: Arc::clone(&stranger),
+        newcomer: Arc::clone(&newcomer),
+    };
+    beside.run(registration.keep());
+    let fences = FenceBook::open(world.settings.run_directory.join("fences.json"));
+    beside.run(
+        fences
+            .clone()
+            .watch(guests.clone(), world.settings.consoles.clone()),
+    );
+    let syncing = Syncing {
+        fences,
+        hub: Marketplace(shown.clone(), time.clone()),
+        time,
+        workload: guests,
+        credentials: shown,
+        verifier: Verifier::new(authority, host, boot),
+        stranger,
+        offer,
+        report,
+        consoles: world.settings.consoles.clone(),
+        board: world.board.clone(),
+    };
+    // Cancel-safe: the next agent takes up what is kept on disk; guests run on.
+    tokio::select! {
+        () = syncing.run(Session::new(boot, earlier_syncs()), stop) => Ok(()),
+        () = newcomer.notified() => Err(DaemonError::OtherHost),
+    }
+}
+
+/// Tasks that end with the daemon.
+#[derive(Default)]
+struct Beside(JoinSet<()>);
+
+impl Beside {
+    fn run(&mut self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.0.spawn(task)
+    }
+}
+
+/// More syncs than earlier agents of this boot can have made: one takes 200 ms
+/// at least.
+fn earlier_syncs() -> u64 {
+    u64::try_from(since_boot().as_millis() / 200).unwrap_or(u64::MAX)
+}
+
+/// `/proc/sys/kernel/random/boot_id`.
+fn boot_id(root: &SysRoot) -> Option<BootId> {
+    root.text("/proc/sys/kernel/random/boot_id")?.parse().ok()
+}
+
+fn runtime_directory(world: &World) -> Utf8PathBuf {
+    Utf8PathBuf::from_path_buf(world.settings.run_directory.clone())
+        .unwrap_or_else(|_| super::RUN_DIRECTORY.into())
+}
+
+/// Where the site file allows emulation, guests need to know before they are
+/// taken up whether it is used; elsewhere nobody waits for the probe.
+async fn probe_before_guests(world: &World, site: &Site) -> KvmProbe {
+    if site.testing.allow_emulation {
+        probe::probe(&runtime_directory(world), true).await
+    } else {
+        KvmProbe::Pending
+    }
+}
+
+async fn keep_libvirt_running(bus: Arc<Bus>) {
+    let mut said = String::new();
+    loop {
+        let now = match units::ensure_active(&bus, LIBVIRT).await {
+            Ok(Ensured::Unchanged) => String::new(),
+            Ok(Ensured::Started) => "it did not run, and was started".to_owned(),
+            Err(error) => in_one_line(&error),
+        };
+        if now != said && !now.is_empty() {
+            tracing::info!(unit = LIBVIRT, "{now}");
+        }
+        said = now;
+        tokio::time::sleep(LIBVIRT_LOOK).await;
+    }
+}
+
+/// Says whether libvirt hangs, and restarts it while it does: guests run on.
+async fn mend_libvirt(bus: Arc<Bus>, guests: Guests, say_hung: watch::Sender<bool>) {
+    let mut restarted: Option<Instant> = None;
+    loop {
+        let hung = guests.hung();
+        say_hung.send_if_modified(|last| std::mem::replace(last, hung > 0) != (hung > 0));
+        let lately = restarted.is_some_and(|at| at.elapsed() < RESTART_GAP);
+        if hung >= HUNG_FOR_GOOD && !lately {
+            restarted = Some(Instant::now());
+            match units::restart(&bus, LIBVIRT).await {
+                Ok(()) => tracing::warn!(unit = LIBVIRT, "it hung, and is restarted"),
+                Err(error) => {
+                    tracing::error!(unit = LIBVIRT, error = in_one_line(&error), "it hangs")
+                }
+            }
+        }
+        tokio::time::sleep(HUNG_LOOK).await;
+    }
+}
+
+async fn tell_guests_what_is_sellable(
+    guests: Guests,
+    mut offer: watch::Receiver<Offer>,
+    hangs: watch::Receiver<bool>,
+) {
+    loop {
+        let (pending, sellable) = {
+            let offer = offer.borrow_and_update();
+            (
+                offer.inventory.kvm == KvmProbe::Pending,
+                offer.capacity.sellable,
+            )
+        };
+        // Before the probe is done nothing is known: guests that an earlier
+        // agent started must not be judged by a capacity of zero.
+        // Nor is that libvirt hangs a reason to reject what was sold before.
+        if !pending && !*hangs.borrow() {
+            guests.set_sellable(sellable);
+        }
+        if offer.changed().await.is_err() {
+            return;
+        }
+    }
+}

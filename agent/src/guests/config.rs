@@ -1,0 +1,62 @@
+//! What the guests of a host depend on, fixed at the start.
+
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use surplus_protocol::ids::{BootId, HostId};
+
+use super::disk::QemuImg;
+use super::domain_xml::Owner;
+use super::prepare;
+
+/// Where guests live and how they are treated.
+#[derive(Clone, Debug)]
+pub struct GuestsConfig {
+    /// This host and this boot of it: tickets for others are refused.
+    pub host: HostId,
+    pub boot: BootId,
+    /// Records, images, disks (`/var/lib/surplus`).
+    pub state_dir: Utf8PathBuf,
+    /// The bridge that guests are plugged into.
+    pub bridge: String,
+    /// Run guests under emulation; only where the site file asks for it.
+    pub emulation: bool,
+    /// How long a guest has to power off by itself before it is destroyed.
+    pub shutdown_grace: Duration,
+    /// How often running guests are looked at.
+    pub sample_interval: Duration,
+    /// How often a usage record is made.
+    pub record_interval: Duration,
+    /// The most that cached images may take, in bytes.
+    pub image_cache_bytes: Option<u64>,
+    /// Whom QEMU runs as; libvirt's default where `None`.
+    pub owner: Option<Owner>,
+    pub qemu_img: QemuImg,
+    pub ovmf_vars: Utf8PathBuf,
+    /// The kernel's table of IPv4 neighbours.
+    pub arp_table: Utf8PathBuf,
+    /// Where libvirt writes QEMU's logs, one per domain.
+    pub qemu_log_dir: Utf8PathBuf,
+}
+
+impl GuestsConfig {
+    /// The usual treatment.
+    pub fn new(host: HostId, boot: BootId, state_dir: &Utf8Path) -> Self {
+        Self {
+            host,
+            boot,
+            state_dir: state_dir.to_owned(),
+            bridge: "surplus0".into(),
+            emulation: false,
+            shutdown_grace: Duration::from_secs(10),
+            sample_interval: Duration::from_secs(5),
+            record_interval: Duration::from_secs(60),
+            image_cache_bytes: None,
+            owner: None,
+            qemu_img: QemuImg::default(),
+            ovmf_vars: prepare::default_ovmf_vars(),
+            arp_table: "/proc/net/arp".into(),
+            qemu_log_dir: "/var/log/libvirt/qemu".into(),
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! A guest as libvirt's domain XML.
+//!
+//! What always holds: transient; memory and vCPUs exactly as sold; no graphics,
+//! no balloon, no USB; disk formats explicit, never probed; the interface an
+//! isolated port of the bridge with a fixed MAC; the ticket in the metadata, so
+//! that an agent that lost its own record can adopt the guest.
+//!
+//! Elements: <https://libvirt.org/formatdomain.html>.
+
+use std::io;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use camino::{Utf8Path, Utf8PathBuf};
+use quick_xml::Writer;
+use quick_xml::events::{BytesText, Event};
+use quick_xml::reader::Reader;
+use surplus_protocol::lease::{Firmware, GuestSpec, Ticket};
+
+use super::placement::Placement;
+
+/// The XML name space of our metadata.
+pub const NAMESPACE: &str = "urn:surplus:guest:1";
+
+/// OVMF as Debian ships it.
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// Its empty variable store, copied for each lease.
+pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// Everything that the XML is made from.
+#[derive(Clone, Debug)]
+pub struct DomainSpec<'a> {
+    pub ticket: &'a Ticket,
+    pub disk: DiskFile,
+    pub seed: Utf8PathBuf,
+    pub console: Utf8PathBuf,
+    /// The lease's own UEFI variables; used with UEFI only.
+    pub variables: Utf8PathBuf,
+    pub bridge: &'a str,
+    /// Run under QEMU's emulation, not KVM.
+    pub emulation: bool,
+    /// The user and group that QEMU runs as; libvirt's default where `None`.
+    pub owner: Option<Owner>,
+}
+
+/// A disk's file and its format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFile {
+    pub path: Utf8PathBuf,
+    pub format: DiskFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFormat {
+    Raw,
+    Qcow2,
+}
+
+impl DiskFormat {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// User and group ids of a guest's QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+type Xml = Writer<Vec<u8>>;
+
+impl DomainSpec<'_> {
+    /// The domain's XML.
+    ///
+    /// # Errors
+    ///
+    /// Only when the ticket cannot be written as JSON, which would be a bug.
+    pub fn to_xml(&self) -> io::Result<String> {
+        let mut xml = Writer::new_with_indent(Vec::new(), b' ', 2);
+        let kind = if self.emulation { "qemu" } else { "kvm" };
+        xml.create_element("domain")
+            .with_attribute(("type", kind))
+            .write_inner_content(|xml| {
+                self.identity(xml)?;
+                self.machine(xml)?;
+                self.devices(xml)?;
+                self.confinement(xml)
+            })?;
+        String::from_utf8(xml.into_inner()).map_err(io::Error::other)
+    }
+
+    fn guest(&self) -> &GuestSpec {
+        &self.ticket.guest
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::of(self.ticket)
+    }
+
+    fn identity(&self, xml: &mut Xml) -> io::Result<()> {
+        text(xml, "name", &self.placement().domain_name())?;
+        let resources = self.guest().resources;
+        xml.create_element("memory")
+            .with_attribute(("unit", "b"))
+            .write_text_content(BytesText::new(&resources.memory_bytes.to_string()))?;
+        xml.create_element("vcpu")
+            .with_attribute(("placement", "static"))
+            .write_text_content(BytesText::new(&resources.vcpus.to_string()))?;
+        let ticket = encode_ticket(self.ticket)?;
+        xml.create_element("metadata").write_inner_content(|xml| {
+            xml.create_element("surplus:guest")
+                .with_attributes([
+                    ("xmlns:surplus", NAMESPACE),
+                    ("lease", self.ticket.lease.to_string().as_str()),
+                    ("epoch", self.ticket.epoch.to_string().as_str()),
+                    ("ticket", ticket.as_str()),
+                ])
+                .write_empty()?;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn machine(&self, xml: &mut Xml) -> io::Result<()> {
+        xml.create_element("os").write_inner_content(|xml| {
+            xml.create_element("type")
+                .with_attributes([("arch", "x86_64"), ("machine", "q35")])
+                .write_text_content(BytesText::new("hvm"))?;
+            if self.guest().firmware == Firmware::Uefi {
+                xml.create_element("loader")
+                    .with_attributes([("readonly", "yes"), ("type", "pflash"), ("format", "raw")])
+                    .write_text_content(BytesText::new(OVMF_CODE))?;
+                xml.create_element("nvram")
+                    .with_attribute(("format", "raw"))
+                    .write_text_content(BytesText::new(self.variables.as_str()))?;
+            }
+            empty(xml, "boot", &[("dev", "hd")])
+        })?;
+        xml.create_element("features").write_inner_content(|xml| {
+            empty(xml, "acpi", &[])?;
+            empty(xml, "apic", &[])
+        })?;
+        let cpu = if self.emulation {
+            "maximum"
+        } else {
+            "host-passthrough"
+        };
+        empty(xml, "cpu", &[("mode", cpu), ("check", "none")])?;
+        empty(xml, "clock", &[("offset", "utc")])?;
+        text(xml, "on_poweroff", "destroy")?;
+        text(xml, "on_reboot", "restart")?;
+        text(xml, "on_crash", "destroy")
+    }
+
+    fn devices(&self, xml: &mut Xml) -> io::Result<()> {
+        xml.create_element("devices").write_inner_content(|xml| {
+            empty(xml, "controller", &[("type", "usb"), ("model", "none")])?;
+            disk(xml, &self.disk.path, self.disk.format, "vda", false)?;
+            disk(xml, &self.seed, DiskFormat::Raw, "vdb", true)?;
+            self.interface(xml)?;
+            self.console(xml)?;
+            xml.create_element("rng")
+                .with_attribute(("model", "virtio"))
+                .write_inner_content(|xml| {
+                    xml.create_element("backend")
+                        .with_attribute(("model", "random"))
+                        .write_text_content(BytesText::new("/dev/urandom"))?;
+                    Ok(())
+                })?;
+            // What was sold is the guest's for good.
+            empty(xml, "memballoon", &[("model", "none")])
+        })?;
+        Ok(())
+    }
+
+    fn interface(&self, xml: &mut Xml) -> io::Result<()> {
+        let placement = self.placement();
+        xml.create_element("interface")
+            .with_attribute(("type", "bridge"))
+            .write_inner_content(|xml| {
+                empty(xml, "mac", &[("address", &placement.mac())])?;
+                empty(xml, "source", &[("bridge", self.bridge)])?;
+                empty(xml, "target", &[("dev", &placement.interface_name())])?;
+                empty(xml, "model", &[("type", "virtio")])?;
+                // Guests do not reach each other over the bridge.
+                empty(xml, "port", &[("isolated", "yes")])
+            })?;
+        Ok(())
+    }
+
+    /// virtlogd writes and rotates the file, whether the agent lives or not.
+    fn console(&self, xml: &mut Xml) -> io::Result<()> {
+        for (element, kind) in [("serial", "isa-serial"), ("console", "")] {
+            xml.create_element(element)
+                .with_attribute(("type", "file"))
+                .write_inner_content(|xml| {
+                    empty(
+                        xml,
+                        "source",
+                        &[("path", self.console.as_str()), ("append", "on")],
+                    )?;
+                    if kind.is_empty() {
+                        return empty(xml, "target", &[("type", "serial"), ("port", "0")]);
+                    }
+                    empty(xml, "target", &[("type", kind), ("port", "0")])
+                })?;
+        }
+        Ok(())
+    }
+
+    fn confinement(&self, xml: &mut Xml) -> io::Result<()> {
+        let Some(Owner { uid, gid }) = self.owner else {
+            return Ok(());
+        };
+        xml.create_element("seclabel")
+            .with_attributes([("type", "static"), ("model", "dac"), ("relabel", "yes")])
+            .write_inner_content(|xml| text(xml, "label", &format!("+{uid}:+{gid}")))?;
+        Ok(())
+    }
+}
+
+fn disk(
+    xml: &mut Xml,
+    path: &Utf8Path,
+    format: DiskFormat,
+    target: &str,
+    readonly: bool,
+) -> io::Result<()> {
+    xml.create_element("disk")
+        .with_attributes([("type", "file"), ("device", "disk")])
+        .write_inner_content(|xml| {
+            let mut driver = vec![("name", "qemu"), ("type", format.name())];
+            if !readonly {
+                // Space that the guest frees goes back to the host.
+                driver.extend([("discard", "unmap"), ("detect_zeroes", "unmap")]);
+            }
+            empty(xml, "driver", &driver)?;
+            empty(xml, "source", &[("file", path.as_str())])?;
+            empty(xml, "target", &[("dev", target), ("bus", "virtio")])?;
+            if readonly {
+                empty(xml, "readonly", &[])?;
+            }
+            Ok(())
+        })?;
+    Ok(())
+}
+
+fn empty(xml: &mut Xml, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
+    xml.create_element(name)
+        .with_attributes(attributes.iter().copied())
+        .write_empty()?;
+    Ok(())
+}
+
+fn text(xml: &mut Xml, name: &str, content: &str) -> io::Result<()> {
+    xml.create_element(name)
+        .write_text_content(BytesText::new(content))?;
+    Ok(())
+}
+
+/// The ticket without the buyer's keys and user data, which a running guest has
+/// already read.
+fn encode_ticket(ticket: &Ticket) -> io::Result<String> {
+    let mut ticket = ticket.clone();
+    ticket.guest.user_data = None;
+    ticket.guest.ssh_keys.clear();
+    Ok(BASE64.encode(serde_json::to_vec(&ticket)?))
+}
+
+/// Why a domain's metadata does not hold a ticket.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    #[error("the metadata is not XML")]
+    Xml(#[from] quick_xml::Error),
+    #[error("the metadata holds no ticket")]
+    Missing,
+    #[error("the ticket in the metadata is not base64")]
+    Base64(#[from] base64::DecodeError),
+    #[error("the ticket in the metadata is not one of ours")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The ticket that a domain was made from.
+pub fn ticket_of(metadata: &str) -> Result<Ticket, MetadataError> {
+    let mut reader = Reader::from_str(metadata);
+    loop {
+        match reader.read_event()? {
+            Event::Start(element) | Event::Empty(element) => {
+                let ticket = element
+                    .attributes()
+                    .filter_map(Result::ok)
+                    .find(|attribute| attribute.key.as_ref() == "ticket");
+                if let Some(ticket) = ticket {
+                    let json = BASE64.decode(ticket.value.as_bytes())?;
+                    return Ok(serde_json::from_slice(&json)?);
+                }
+            }
+            Event::Eof => return Err(MetadataError::Missing),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_ticket;
+    use super::*;
+
+    fn spec(ticket: &Ticket) -> DomainSpec<'_> {
+        DomainSpec {
+            ticket,
+            disk: DiskFile {
+                path: "/state/guests/g/disk".into(),
+                format: DiskFormat::Qcow2,
+            },
+            seed: "/state/guests/g/seed.img".into(),
+            console: "/state/guests/g/console.log".into(),
+            variables: "/state/guests/g/vars.fd".into(),
+            bridge: "surplus0",
+            emulation: false,
+            owner: None,
+        }
+    }
+
+    #[test]
+    fn a_bios_guest_under_kvm() {
+        insta::assert_snapshot!(spec(&test_ticket(1, 1)).to_xml().unwrap());
+    }
+
+    #[test]
+    fn a_uefi_guest_under_emulation_with_its_own_user() {
+        let mut ticket = test_ticket(1, 1);
+        ticket.guest.firmware = Firmware::Uefi;
+        let spec = DomainSpec {
+            emulation: true,
+            owner: Some(Owner {
+                uid: 70_001,
+                gid: 104,
+            }),
+            disk: DiskFile {
+                path: "/state/<&\">/disk".into(),
+                format: DiskFormat::Raw,
+            },
+            ..spec(&ticket)
+        };
+        insta::assert_snapshot!(spec.to_xml().unwrap());
+    }
+
+    #[test]
+    fn the_ticket_comes_back_from_the_metadata_without_the_buyers_secrets() {
+        let mut ticket = test_ticket(1, 1);
+        ticket.guest.user_data = Some("secret".into());
+        let back = ticket_of(&spec(&ticket).to_xml().unwrap()).unwrap();
+        assert_eq!(back.guest.user_data, None);
+        assert!(back.guest.ssh_keys.is_empty());
+        assert_eq!((back.lease, back.ends_at), (ticket.lease, ticket.ends_at));
+        assert!(matches!(ticket_of("<guest/>"), Err(MetadataError::Missing)));
+    }
+}

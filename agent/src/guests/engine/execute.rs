@@ -1,0 +1,299 @@
+//! Does the steps of a plan. Each may be done twice, and may be broken off by
+//! the agent's death anywhere: the order of writing and doing is what matters.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use surplus_protocol::agent::Tombstone;
+use surplus_protocol::lease::{EndReceipt, Ticket};
+
+use super::{Done, Engine, Job, Task, chain};
+use crate::guests::console;
+use crate::guests::hypervisor::HypervisorError;
+use crate::guests::placement::Placement;
+use crate::guests::plan::{Making, Step};
+use crate::guests::prepare::{Cure, console_log};
+use crate::guests::record::{Ending, Record, Stage, unused_receipt};
+use crate::guests::store::{LedgerEntry, StoreError, ledger_entry};
+
+/// Whether a step found something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Changed,
+    Unchanged,
+}
+
+/// Why a step could not be done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    #[error("{}", chain(.0))]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+}
+
+impl Engine {
+    pub(super) async fn execute(&mut self, step: Step) -> Result<Outcome, StepError> {
+        match step {
+            Step::DestroyStray { domain, .. } => {
+                self.hypervisor.destroy(&domain).await?;
+            }
+            Step::RemoveLeftover(placement) => {
+                return Ok(if self.remove_remains(placement)? {
+                    Outcome::Changed
+                } else {
+                    Outcome::Unchanged
+                });
+            }
+            Step::BeginStop {
+                placement,
+                why,
+                kill_at,
+            } => {
+                self.begin_stop(placement, why, kill_at).await?;
+            }
+            Step::Destroy(placement) => self.destroy(placement).await?,
+            Step::Finish { placement, why } => self.finish(placement, why)?,
+            Step::Close { tombstone } => self.close(&tombstone)?,
+            Step::Reject { ticket, why } => self.reject(&ticket, why)?,
+            Step::Adopt(placement) => self.adopt(placement).await?,
+            Step::AdoptOrphan(ticket) => self.adopt_orphan(*ticket).await?,
+            Step::Accept(ticket) => self.accept(*ticket)?,
+            Step::Refresh(ticket) => self.refresh(*ticket)?,
+            Step::Prepare(placement) => return Ok(self.prepare(placement)),
+            Step::Start(placement) => self.start(placement).await?,
+        }
+        Ok(Outcome::Changed)
+    }
+
+    /// Changes a record on disk first, then in memory.
+    fn amend(
+        &mut self,
+        placement: Placement,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), StoreError> {
+        let Some(record) = self.records.get(&placement) else {
+            return Ok(());
+        };
+        let mut changed = record.clone();
+        change(&mut changed);
+        self.store.save(&changed)?;
+        self.records.insert(placement, changed);
+        Ok(())
+    }
+
+    /// Changes a record in memory, whether or not it can be written: for what
+    /// must go on on a full disk, and is found out anew after the agent's death.
+    fn amend_at_any_rate(&mut self, placement: Placement, change: impl FnOnce(&mut Record)) {
+        let Some(record) = self.records.get_mut(&placement) else {
+            return;
+        };
+        change(record);
+        if let Err(error) = self.store.save(record) {
+            tracing::error!(%placement, error = chain(&error), "a record was not written; going on");
+        }
+    }
+
+    async fn begin_stop(
+        &mut self,
+        placement: Placement,
+        why: Ending,
+        kill_at: Timestamp,
+    ) -> Result<(), StepError> {
+        self.amend_at_any_rate(placement, |record| {
+            record.stage = Stage::Stopping { why, kill_at }
+        });
+        // A guest that cannot be asked is destroyed in time all the same.
+        if kill_at > self.clock.now()
+            && let Err(error) = self.hypervisor.shutdown(&placement.domain_name()).await
+        {
+            tracing::warn!(%placement, %error, "the guest was not asked to power off");
+        }
+        Ok(())
+    }
+
+    async fn destroy(&mut self, placement: Placement) -> Result<(), StepError> {
+        // The counters vanish with the domain.
+        self.sample(placement, self.was_running(placement)).await;
+        self.hypervisor.destroy(&placement.domain_name()).await?;
+        Ok(())
+    }
+
+    fn was_running(&self, placement: Placement) -> bool {
+        self.records
+            .get(&placement)
+            .is_some_and(|record| record.meter.is_running())
+    }
+
+    /// Nothing runs any more: removes the files, writes the receipt, forgets
+    /// the record, in this order.
+    fn finish(&mut self, placement: Placement, why: Ending) -> Result<(), StepError> {
+        self.jobs.remove(&placement);
+        if let Some(console) = self.consoles.remove(&placement) {
+            let _ = console
+                .ended
+                .send(console::hold(&console_log(&self.store, placement)));
+            self.draining.push(console.task);
+        }
+        self.remove_remains(placement)?;
+        let Some(mut record) = self.records.get(&placement).cloned() else {
+            return Ok(());
+        };
+        if let Some(at) = self.stopped_at.get(&placement.domain_name()) {
+            record.meter.stopped(*at);
+        }
+        let receipt = record.receipt(why, self.clock.now());
+        self.write_receipt(receipt)?;
+        self.store.forget(placement)?;
+        self.records.remove(&placement);
+        self.stopped_at.remove(&placement.domain_name());
+        Ok(())
+    }
+
+    /// Removes the guest's files and QEMU's log; whether there were any.
+    fn remove_remains(&self, placement: Placement) -> Result<bool, StoreError> {
+        let removed = self.store.remove_guest_dir(placement)?;
+        // `<domain>.log`, and `<domain>.log.0` and so on once it was rotated.
+        let log = format!("{}.log", placement.domain_name());
+        let entries = self.config.qemu_log_dir.read_dir_utf8();
+        for entry in entries.into_iter().flatten().filter_map(Result::ok) {
+            let rest = entry.file_name().strip_prefix(&log);
+            if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!(%placement, %error, path = %entry.path(), "QEMU's log stays");
+            }
+        }
+        Ok(removed)
+    }
+
+    fn write_receipt(&mut self, receipt: EndReceipt) -> Result<(), StoreError> {
+        self.store.save_receipt(&receipt)?;
+        self.receipts
+            .insert(Placement::new(receipt.lease, receipt.epoch), receipt);
+        Ok(())
+    }
+
+    /// A stop for what never was here: from now on its tickets are refused.
+    fn close(&mut self, tombstone: &Tombstone) -> Result<(), StepError> {
+        let now = self.clock.now();
+        let placement = Placement::new(tombstone.lease, tombstone.epoch);
+        let why = Ending::new(tombstone.reason, "it was ended before it came to this host");
+        let (host, boot) = (self.config.host, self.config.boot);
+        self.write_receipt(unused_receipt(placement, host, boot, why, now))?;
+        self.write_ledger(placement, LedgerEntry::until(tombstone.epoch, now))?;
+        Ok(())
+    }
+
+    fn reject(&mut self, ticket: &Ticket, why: Ending) -> Result<(), StepError> {
+        let placement = Placement::of(ticket);
+        let (host, boot) = (self.config.host, self.config.boot);
+        self.write_receipt(unused_receipt(placement, host, boot, why, self.clock.now()))?;
+        self.write_ledger(placement, ledger_entry(ticket))?;
+        Ok(())
+    }
+
+    fn write_ledger(&mut self, placement: Placement, entry: LedgerEntry) -> Result<(), StoreError> {
+        if self
+            .ledger
+            .get(&placement.lease)
+            .is_some_and(|seen| seen.epoch > entry.epoch)
+        {
+            return Ok(());
+        }
+        self.store.save_ledger(placement.lease, entry)?;
+        self.ledger.insert(placement.lease, entry);
+        Ok(())
+    }
+
+    fn accept(&mut self, ticket: Ticket) -> Result<(), StepError> {
+        let placement = Placement::of(&ticket);
+        let entry = ledger_entry(&ticket);
+        let record = Record::new(ticket);
+        self.store.save(&record)?;
+        self.records.insert(placement, record);
+        self.write_ledger(placement, entry)?;
+        Ok(())
+    }
+
+    /// The same ticket, valid for longer.
+    fn refresh(&mut self, ticket: Ticket) -> Result<(), StepError> {
+        let (placement, entry) = (Placement::of(&ticket), ledger_entry(&ticket));
+        self.amend(placement, |record| record.ticket = ticket)?;
+        if self.ledger.get(&placement.lease) != Some(&entry) {
+            self.write_ledger(placement, entry)?;
+        }
+        Ok(())
+    }
+
+    /// Starts making image, disk and seed, in a task.
+    fn prepare(&mut self, placement: Placement) -> Outcome {
+        let Some(record) = self.records.get(&placement) else {
+            return Outcome::Unchanged;
+        };
+        let (ticket, workshop) = (record.ticket.clone(), Arc::clone(&self.workshop));
+        let job = self.jobs.entry(placement).or_insert_with(|| Job {
+            making: Making::Working,
+            progress: Arc::default(),
+            task: None,
+            xml: None,
+            tries: 0,
+            strikes: 0,
+        });
+        job.making = Making::Working;
+        job.progress = Arc::default();
+        let (progress, done) = (Arc::clone(&job.progress), self.done.clone());
+        job.task = Some(Task(tokio::spawn(async move {
+            let result = workshop.prepare(&ticket, &progress).await;
+            // Nobody listens any more when the agent is going.
+            let _ = done.send(Done { placement, result });
+        })));
+        Outcome::Changed
+    }
+
+    async fn start(&mut self, placement: Placement) -> Result<(), StepError> {
+        let xml = self.jobs.get(&placement).and_then(|job| job.xml.clone());
+        let Some(xml) = xml else { return Ok(()) };
+        let since = self.clock.now();
+        self.amend(placement, |record| record.stage = Stage::Starting { since })?;
+        match self.hypervisor.create(&placement.domain_name(), xml).await {
+            Ok(()) => self.adopt(placement).await,
+            Err(error) => {
+                let cure = if error.unreachable {
+                    Cure::Time
+                } else {
+                    Cure::Few
+                };
+                self.job_failed(placement, error.to_string(), cure);
+                Ok(())
+            }
+        }
+    }
+
+    /// The domain runs: from here on it is metered and ended.
+    async fn adopt(&mut self, placement: Placement) -> Result<(), StepError> {
+        let now = self.clock.now();
+        self.jobs.remove(&placement);
+        self.sample(placement, true).await;
+        self.amend_at_any_rate(placement, |record| {
+            record.started_at.get_or_insert(match record.stage {
+                // The agent died between making the domain and hearing of it.
+                Stage::Starting { since } => since,
+                _ => now,
+            });
+            record.stage = Stage::Running;
+        });
+        Ok(())
+    }
+
+    async fn adopt_orphan(&mut self, ticket: Ticket) -> Result<(), StepError> {
+        let placement = Placement::of(&ticket);
+        tracing::warn!(%placement, "a running guest's record was lost; it is made up from libvirt");
+        // Also on a full disk: a guest without a record would never be ended.
+        let record = Record::new(ticket.clone());
+        self.records.insert(placement, record);
+        let accepted = self.accept(ticket);
+        self.adopt(placement).await?;
+        accepted
+    }
+}

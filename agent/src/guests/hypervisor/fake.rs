@@ -1,0 +1,166 @@
+//! A hypervisor in memory that can fail on demand.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::broadcast;
+
+use super::{DomainState, DomainUsage, Hint, Hypervisor, HypervisorError, ObservedDomain};
+
+#[derive(Debug)]
+pub struct FakeHypervisor {
+    state: Mutex<State>,
+    hints: broadcast::Sender<Hint>,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    /// XML by name.
+    pub domains: BTreeMap<String, FakeDomain>,
+    /// Nothing can be asked.
+    pub unreachable: bool,
+    /// The next creations fail with this message, after making the domain where
+    /// the flag says so.
+    pub create_fails: Vec<(String, bool)>,
+    /// Whoever asks died when this blew: nothing is done for the dead.
+    pub asker: Option<std::sync::Arc<crate::guests::store::Fuse>>,
+    /// Guests power off when asked.
+    pub obedient: bool,
+    /// What was asked, in order.
+    pub log: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct FakeDomain {
+    pub xml: String,
+    pub state: DomainState,
+    pub usage: DomainUsage,
+}
+
+impl Default for FakeHypervisor {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            hints: broadcast::channel(16).0,
+        }
+    }
+}
+
+impl FakeHypervisor {
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn ask(&self, what: String) -> Result<MutexGuard<'_, State>, HypervisorError> {
+        let mut state = self.state();
+        let dead = state.asker.as_ref().is_some_and(|fuse| {
+            let blown = &fuse.blown;
+            blown.load(std::sync::atomic::Ordering::Relaxed)
+        });
+        if !dead {
+            state.log.push(what.clone());
+        }
+        if state.unreachable || dead {
+            return Err(HypervisorError {
+                what: format!("{what}: no libvirt"),
+                unreachable: true,
+            });
+        }
+        Ok(state)
+    }
+
+    fn remove(&self, state: &mut State, name: &str) {
+        if state.domains.remove(name).is_some() {
+            let _ = self.hints.send(Hint {
+                name: name.to_owned(),
+                stopped: true,
+            });
+        }
+    }
+}
+
+impl Hypervisor for FakeHypervisor {
+    fn domains(&self) -> BoxFuture<'_, Result<Vec<ObservedDomain>, HypervisorError>> {
+        Box::pin(async {
+            let state = self.state();
+            if state.unreachable {
+                return Err(HypervisorError {
+                    what: "no libvirt".into(),
+                    unreachable: true,
+                });
+            }
+            let observed = state.domains.iter().map(|(name, domain)| ObservedDomain {
+                name: name.clone(),
+                state: domain.state,
+                metadata: domain.xml.clone(),
+            });
+            Ok(observed.collect())
+        })
+    }
+
+    fn usage<'a>(
+        &'a self,
+        name: &'a str,
+        _interface: &'a str,
+    ) -> BoxFuture<'a, Result<DomainUsage, HypervisorError>> {
+        Box::pin(async move {
+            let state = self.state();
+            let domain = state.domains.get(name);
+            let gone = || HypervisorError {
+                what: "no such domain".into(),
+                unreachable: false,
+            };
+            domain.map(|domain| domain.usage).ok_or_else(gone)
+        })
+    }
+
+    fn create<'a>(
+        &'a self,
+        name: &'a str,
+        xml: String,
+    ) -> BoxFuture<'a, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            let mut state = self.ask(format!("create {name}"))?;
+            let failure = (!state.create_fails.is_empty()).then(|| state.create_fails.remove(0));
+            if failure.as_ref().is_none_or(|(_, made)| *made) {
+                let usage = DomainUsage::default();
+                let domain = FakeDomain {
+                    xml,
+                    state: DomainState::Running,
+                    usage,
+                };
+                state.domains.insert(name.to_owned(), domain);
+            }
+            match failure {
+                Some((what, _)) => Err(HypervisorError {
+                    what,
+                    unreachable: false,
+                }),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn shutdown<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            let mut state = self.ask(format!("shutdown {name}"))?;
+            if state.obedient {
+                self.remove(&mut state, name);
+            }
+            Ok(())
+        })
+    }
+
+    fn destroy<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            let mut state = self.ask(format!("destroy {name}"))?;
+            self.remove(&mut state, name);
+            Ok(())
+        })
+    }
+
+    fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.hints.subscribe()
+    }
+}

@@ -1,0 +1,243 @@
+//! Counts what a guest used.
+//!
+//! Counters are cumulative per placement and never fall. Running time counts
+//! only between two looks that both saw the guest running, so time in which it
+//! did not run, or nobody can say, is not billed. Records are kept until they
+//! are acknowledged; since each holds everything before it, older ones may be
+//! thinned out when a host is offline for long.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use surplus_protocol::lease::UsageRecord;
+
+use super::placement::Placement;
+
+/// Unacknowledged records kept before older ones are thinned.
+const MAX_RECORDS: usize = 256;
+
+/// What one look at a guest showed. Counters are since its domain was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When, on the boot-time clock, in milliseconds.
+    pub at_boot_millis: u64,
+    pub running: bool,
+    pub cpu_nanos: u64,
+    /// Bytes that the guest received and sent.
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+}
+
+/// The counters of one placement.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meter {
+    running_millis: u64,
+    cpu_nanos: u64,
+    rx_bytes: u64,
+    tx_bytes: u64,
+    /// Number of the last record.
+    seq: u64,
+    last: Option<Sample>,
+    /// When the last record was made, on the boot-time clock.
+    recorded_at: Option<u64>,
+    unacknowledged: Vec<UsageRecord>,
+}
+
+impl Meter {
+    /// Takes in one look.
+    pub fn sample(&mut self, sample: Sample) {
+        let last = self.last.unwrap_or_default();
+        if last.running && sample.running {
+            let elapsed = sample.at_boot_millis.saturating_sub(last.at_boot_millis);
+            self.running_millis = self.running_millis.saturating_add(elapsed);
+        }
+        self.cpu_nanos = self
+            .cpu_nanos
+            .saturating_add(grown(last.cpu_nanos, sample.cpu_nanos));
+        self.rx_bytes = self
+            .rx_bytes
+            .saturating_add(grown(last.rx_bytes, sample.rx_bytes));
+        self.tx_bytes = self
+            .tx_bytes
+            .saturating_add(grown(last.tx_bytes, sample.tx_bytes));
+        self.recorded_at.get_or_insert(sample.at_boot_millis);
+        self.last = Some(sample);
+    }
+
+    /// Takes in that the guest was seen, without its counters.
+    pub fn tick(&mut self, at_boot_millis: u64, running: bool) {
+        let last = self.last.unwrap_or_default();
+        self.sample(Sample {
+            at_boot_millis,
+            running,
+            ..last
+        });
+    }
+
+    /// Whether the last look saw the guest running.
+    pub fn is_running(&self) -> bool {
+        self.last.is_some_and(|last| last.running)
+    }
+
+    /// The guest stopped running at this time on the boot-time clock.
+    pub fn stopped(&mut self, at_boot_millis: u64) {
+        if let Some(last) = self.last.filter(|last| last.running) {
+            self.sample(Sample {
+                at_boot_millis,
+                running: true,
+                ..last
+            });
+            self.last = Some(Sample {
+                at_boot_millis,
+                running: false,
+                ..last
+            });
+        }
+    }
+
+    /// Whether `interval_millis` have passed since the last record.
+    pub fn is_due(&self, at_boot_millis: u64, interval_millis: u64) -> bool {
+        self.recorded_at
+            .is_some_and(|recorded| at_boot_millis.saturating_sub(recorded) >= interval_millis)
+    }
+
+    /// Makes the next record and keeps it until it is acknowledged.
+    pub fn record(&mut self, placement: Placement, now: Timestamp) -> UsageRecord {
+        let record = self.next_record(placement, now);
+        self.seq = record.seq;
+        self.recorded_at = self.last.map(|last| last.at_boot_millis);
+        self.unacknowledged.push(record.clone());
+        if self.unacknowledged.len() > MAX_RECORDS {
+            // Every second one of the older half: the totals are in the rest.
+            let mut index = 0;
+            self.unacknowledged.retain(|_| {
+                index += 1;
+                index > MAX_RECORDS / 2 || index % 2 == 0
+            });
+        }
+        record
+    }
+
+    /// The record that closes the placement; it travels in the receipt, and
+    /// makes all earlier ones superfluous once that is acknowledged.
+    pub fn close(&mut self, placement: Placement, now: Timestamp) -> UsageRecord {
+        let record = self.next_record(placement, now);
+        self.seq = record.seq;
+        record
+    }
+
+    fn next_record(&self, placement: Placement, now: Timestamp) -> UsageRecord {
+        UsageRecord {
+            lease: placement.lease,
+            epoch: placement.epoch,
+            seq: self.seq + 1,
+            measured_at: now,
+            running_millis: self.running_millis,
+            cpu_millis: self.cpu_nanos / 1_000_000,
+            rx_bytes: self.rx_bytes,
+            tx_bytes: self.tx_bytes,
+        }
+    }
+
+    /// Forgets records up to `seq`; whether there were any.
+    pub fn acknowledge(&mut self, seq: u64) -> bool {
+        let before = self.unacknowledged.len();
+        self.unacknowledged.retain(|record| record.seq > seq);
+        self.unacknowledged.len() != before
+    }
+
+    /// Records not yet acknowledged, oldest first.
+    pub fn unacknowledged(&self) -> &[UsageRecord] {
+        &self.unacknowledged
+    }
+}
+
+/// How much a counter grew; one that fell began anew at zero.
+fn grown(before: u64, after: u64) -> u64 {
+    after.checked_sub(before).unwrap_or(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn placement() -> Placement {
+        "0190a1b2-0000-7000-8000-000000000001.1".parse().unwrap()
+    }
+
+    fn at(seconds: u64, running: bool) -> Sample {
+        Sample {
+            at_boot_millis: seconds * 1000,
+            running,
+            ..Sample::default()
+        }
+    }
+
+    #[test]
+    fn time_in_which_the_guest_did_not_run_is_not_billed() {
+        let mut meter = Meter::default();
+        for (seconds, running) in [(10, true), (20, true), (30, false), (40, false), (50, true)] {
+            meter.sample(at(seconds, running));
+        }
+        meter.stopped(53_000);
+        meter.stopped(60_000);
+        let record = meter.close(placement(), Timestamp::UNIX_EPOCH);
+        assert_eq!(record.running_millis, 13_000);
+    }
+
+    #[test]
+    fn a_counter_that_begins_anew_is_added_not_subtracted() {
+        let mut meter = Meter::default();
+        meter.sample(Sample {
+            rx_bytes: 100,
+            ..at(1, true)
+        });
+        meter.sample(Sample {
+            rx_bytes: 40,
+            ..at(2, true)
+        });
+        assert_eq!(
+            meter.close(placement(), Timestamp::UNIX_EPOCH).rx_bytes,
+            140
+        );
+    }
+
+    #[test]
+    fn records_are_kept_until_acknowledged() {
+        let mut meter = Meter::default();
+        meter.sample(at(0, true));
+        assert!(!meter.is_due(59_999, 60_000));
+        assert!(meter.is_due(60_000, 60_000));
+        for minute in 1..=3 {
+            meter.sample(at(minute * 60, true));
+            meter.record(placement(), Timestamp::UNIX_EPOCH);
+        }
+        assert!(meter.acknowledge(2));
+        assert!(!meter.acknowledge(2));
+        let left: Vec<_> = meter
+            .unacknowledged()
+            .iter()
+            .map(|record| record.seq)
+            .collect();
+        assert_eq!(left, [3]);
+    }
+
+    proptest! {
+        #[test]
+        fn counters_never_fall_and_the_queue_is_bounded(
+            steps in proptest::collection::vec((0..90_000_u64, any::<bool>(), 0..1_u64 << 40), 0..600),
+        ) {
+            let mut meter = Meter::default();
+            let (mut now, mut before) = (0, 0);
+            for (elapsed, running, cpu_nanos) in steps {
+                now += elapsed;
+                meter.sample(Sample { cpu_nanos, ..Sample { at_boot_millis: now, running, ..Sample::default() } });
+                let record = meter.record(placement(), Timestamp::UNIX_EPOCH);
+                prop_assert!(record.running_millis >= before && record.running_millis <= now);
+                before = record.running_millis;
+                prop_assert!(meter.unacknowledged().len() <= MAX_RECORDS);
+            }
+        }
+    }
+}

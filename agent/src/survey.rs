@@ -1,0 +1,233 @@
+//! Keeps the offer true: inventory, the KVM probe's result, and what of it all
+//! is for sale.
+//!
+//! What always holds: nothing is offered before the probe has seen a guest run;
+//! a probe that failed is made again, since libvirt may have been slow or the
+//! owner may have mended the machine; the capacity's generation grows with each
+//! change.
+
+use std::future::Future;
+use std::time::Duration;
+
+use surplus_protocol::inventory::{Inventory, KvmProbe};
+use tokio::sync::watch;
+
+use crate::backoff::Backoff;
+use crate::capacity::{self, Facts, Offered, Reserve};
+use crate::clock::since_boot;
+use crate::guests::GUEST_OVERHEAD;
+use crate::inventory;
+use crate::status::Board;
+use crate::sync::Offer;
+use crate::sysroot::SysRoot;
+
+/// Between two looks at the hardware: cables and disks come and go.
+const AGAIN: Duration = Duration::from_secs(120);
+
+/// Looks at the host, and keeps count of what it offers.
+#[derive(Debug)]
+pub struct Surveyor {
+    root: SysRoot,
+    reserve: Reserve,
+    offered: Offered,
+    kvm: KvmProbe,
+    /// Whether libvirt hangs, as last heard.
+    hangs: watch::Receiver<bool>,
+    board: Board,
+}
+
+impl Surveyor {
+    pub fn new(root: SysRoot, reserve: Reserve, board: Board) -> Self {
+        Self {
+            root,
+            reserve,
+            // Changes come seconds apart.
+            offered: Offered::after(since_boot().as_secs()),
+            kvm: KvmProbe::Pending,
+            hangs: watch::channel(false).1,
+            board,
+        }
+    }
+
+    /// Withholds the offer while libvirt hangs.
+    #[must_use]
+    pub fn minding(self, hangs: watch::Receiver<bool>) -> Self {
+        Self { hangs, ..self }
+    }
+
+    /// Takes the result of a probe that was made already.
+    #[must_use]
+    pub fn with_probe(self, kvm: KvmProbe) -> Self {
+        Self { kvm, ..self }
+    }
+
+    /// The offer as it is now.
+    pub fn look(&mut self) -> Offer {
+        let addresses = inventory::addresses_now();
+        let inventory = inventory::read(&self.root, &addresses, self.kvm.clone());
+        let facts = self.facts(&inventory, self.kvm.clone());
+        self.offered.update(capacity::plan(&facts));
+        let capacity = self.offered.current().clone();
+        self.board.update(|status| {
+            status.kvm = Some(describe(&self.kvm));
+            status.capacity = Some(capacity.clone());
+        });
+        Offer {
+            inventory,
+            capacity,
+        }
+    }
+
+    /// What disks may take once guests run, and so what images beside them may.
+    pub fn disk_bytes(&self) -> u64 {
+        let inventory =
+            inventory::read(&self.root, &inventory::Addresses::new(), KvmProbe::Pending);
+        let works = KvmProbe::Works { millis: 0 };
+        capacity::plan(&self.facts(&inventory, works))
+            .sellable
+            .disk_bytes
+    }
+
+    fn facts(&self, inventory: &Inventory, kvm: KvmProbe) -> Facts {
+        Facts {
+            threads: inventory.cpu.threads,
+            memory_bytes: inventory.memory_bytes,
+            kvm,
+            guest_overhead: GUEST_OVERHEAD,
+            reserve: self.reserve,
+            libvirt_hangs: *self.hangs.borrow(),
+        }
+    }
+
+    /// Probes and looks, for ever.
+    pub async fn run<P, F>(mut self, offer: watch::Sender<Offer>, mut probe: P)
+    where
+        P: FnMut() -> F,
+        F: Future<Output = KvmProbe> + Send,
+    {
+        let mut backoff = Backoff::new(Duration::from_secs(20), Duration::from_secs(600));
+        loop {
+            if self.kvm == KvmProbe::Pending {
+                self.kvm = probe().await;
+                self.publish(&offer);
+            }
+            let probe_again = match self.kvm {
+                KvmProbe::Works { .. } | KvmProbe::Emulated => None,
+                KvmProbe::Fails { .. } | KvmProbe::Pending => Some(backoff.wait()),
+            };
+            match probe_again {
+                Some(wait) => {
+                    tokio::time::sleep(wait).await;
+                    self.kvm = KvmProbe::Pending;
+                }
+                None => loop {
+                    // Cancel-safe: both sides only wait. Without anybody to say
+                    // so libvirt never hangs.
+                    tokio::select! {
+                        () = tokio::time::sleep(AGAIN) => {}
+                        Ok(()) = self.hangs.changed() => {}
+                    }
+                    self.publish(&offer);
+                },
+            }
+        }
+    }
+
+    fn publish(&mut self, offer: &watch::Sender<Offer>) {
+        let now = self.look();
+        offer.send_if_modified(|last| {
+            let changed = *last != now;
+            *last = now;
+            changed
+        });
+    }
+}
+
+fn describe(kvm: &KvmProbe) -> String {
+    match kvm {
+        KvmProbe::Pending => "being probed".to_owned(),
+        KvmProbe::Works { millis } => format!("works (a guest ran after {millis} ms)"),
+        KvmProbe::Fails { reason } => format!("does not work: {reason}"),
+        KvmProbe::Emulated => "not used: guests are emulated, as the site file asks".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::sysroot::fixture::Tree;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_offered_while_libvirt_hangs() {
+        let tree = Tree::new();
+        tree.file("/proc/meminfo", "MemTotal: 4194304 kB\n")
+            .file("/sys/devices/system/cpu/online", "0-3");
+        let board = Board::at(tree.root().path("/run/status.json"));
+        let (hang, hangs) = watch::channel(false);
+        let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board)
+            .with_probe(KvmProbe::Works { millis: 5 })
+            .minding(hangs);
+        let first = surveyor.look();
+        assert_eq!(first.capacity.withheld, None);
+        let (sender, mut offers) = watch::channel(first.clone());
+        let probe = || async { KvmProbe::Pending };
+        let seen = async {
+            hang.send(true).unwrap();
+            offers.changed().await.unwrap();
+            let withheld = offers.borrow_and_update().capacity.clone();
+            hang.send(false).unwrap();
+            offers.changed().await.unwrap();
+            (withheld, offers.borrow_and_update().capacity.clone())
+        };
+        let began = tokio::time::Instant::now();
+        let (withheld, again) = tokio::select! {
+            () = surveyor.run(sender, probe) => unreachable!(),
+            seen = seen => seen,
+        };
+        assert!(began.elapsed() < AGAIN);
+        assert_eq!(withheld.sellable, Default::default());
+        assert!(withheld.withheld.unwrap().contains("libvirt hangs"));
+        assert_eq!(again.sellable, first.capacity.sellable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_failed_is_made_again_and_then_the_host_offers() {
+        let tree = Tree::new();
+        tree.file("/proc/meminfo", "MemTotal: 4194304 kB\n")
+            .file("/sys/devices/system/cpu/online", "0-3");
+        let board = Board::at(tree.root().path("/run/status.json"));
+        let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board);
+        let first = surveyor.look();
+        assert!(first.capacity.withheld.is_some());
+        let (sender, mut offers) = watch::channel(first);
+        let tries = AtomicUsize::new(0);
+        let probe = || {
+            let again = tries.fetch_add(1, Ordering::Relaxed) > 0;
+            async move {
+                if again {
+                    KvmProbe::Works { millis: 5 }
+                } else {
+                    KvmProbe::Fails {
+                        reason: "slow".to_owned(),
+                    }
+                }
+            }
+        };
+        let seen = async {
+            offers.changed().await.unwrap();
+            let failed = offers.borrow_and_update().clone();
+            offers.changed().await.unwrap();
+            (failed, offers.borrow_and_update().clone())
+        };
+        let (failed, works) = tokio::select! {
+            () = surveyor.run(sender, probe) => unreachable!(),
+            seen = seen => seen,
+        };
+        assert!(failed.capacity.withheld.unwrap().contains("slow"));
+        assert_eq!(works.capacity.withheld, None);
+        assert!(works.capacity.sellable.vcpus > 0);
+        assert_eq!(works.capacity.generation, failed.capacity.generation + 1);
+    }
+}

@@ -1,0 +1,256 @@
+//! Files that a person gives: SSH keys, user data, secrets, image headers.
+//!
+//! What always holds: a private key or a compressed image is refused here,
+//! before anything leaves the machine.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use surplus_protocol::lease::ImageFormat;
+
+use crate::failure::Failure;
+
+/// Why a given file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadInput {
+    #[error("{} cannot be read: {source}", .path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} is not text", .path.display())]
+    NotText { path: PathBuf },
+    #[error("{} is a private key, which stays where it is", .path.display())]
+    PrivateKey { path: PathBuf },
+    #[error("{} holds no public key in OpenSSH's format (line {line} is none)", .path.display())]
+    NoPublicKey { path: PathBuf, line: usize },
+    #[error("{} holds no secret, or more than one word", .path.display())]
+    NoSecret { path: PathBuf },
+    #[error("{} is empty", .path.display())]
+    Empty { path: PathBuf },
+    #[error("{} is {what}, not a raw or qcow2 disk", .path.display())]
+    OtherFormat {
+        path: PathBuf,
+        what: &'static str,
+        unpack: &'static str,
+    },
+    #[error("{} does not begin as a qcow2 disk does", .path.display())]
+    NotQcow2 { path: PathBuf },
+}
+
+impl From<BadInput> for Failure {
+    fn from(error: BadInput) -> Self {
+        let next = match &error {
+            BadInput::Unreadable { .. } => "check the path and its permissions".to_owned(),
+            BadInput::NotText { .. } => "give a file in UTF-8".to_owned(),
+            BadInput::PrivateKey { path } => {
+                format!("give the public one, likely {}.pub", path.display())
+            }
+            BadInput::NoPublicKey { .. } => "give a .pub file as ssh-keygen writes it".to_owned(),
+            BadInput::NoSecret { .. } => "the file holds the secret alone, on one line".to_owned(),
+            BadInput::Empty { .. } => "give a disk image that holds something".to_owned(),
+            BadInput::OtherFormat { unpack, .. } => (*unpack).to_owned(),
+            BadInput::NotQcow2 { .. } => {
+                "leave --format away, then the file itself says what it is".to_owned()
+            }
+        };
+        Self::new(error.to_string(), next)
+    }
+}
+
+/// A text file, or standard input for `-`.
+pub(crate) fn text(path: &Path) -> Result<String, BadInput> {
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+    };
+    read.map_err(|source| BadInput::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    String::from_utf8(bytes).map_err(|_| BadInput::NotText {
+        path: path.to_owned(),
+    })
+}
+
+/// The one word that a file holds.
+pub(crate) fn secret(path: &Path) -> Result<SecretString, BadInput> {
+    let text = text(path)?;
+    let mut words = text.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some(word), None) => Ok(SecretString::from(word.to_owned())),
+        _ => Err(BadInput::NoSecret {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// The public keys of a file, a line each.
+pub(crate) fn public_keys(path: &Path) -> Result<Vec<String>, BadInput> {
+    let text = text(path)?;
+    if text.contains("PRIVATE KEY-----") {
+        return Err(BadInput::PrivateKey {
+            path: path.to_owned(),
+        });
+    }
+    let mut keys = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let kind = line.split_whitespace().next().unwrap_or_default();
+        let known = ["ssh-", "ecdsa-", "sk-"]
+            .iter()
+            .any(|prefix| kind.starts_with(prefix));
+        if !known || line.split_whitespace().count() < 2 {
+            return Err(BadInput::NoPublicKey {
+                path: path.to_owned(),
+                line: index + 1,
+            });
+        }
+        keys.push(line.to_owned());
+    }
+    if keys.is_empty() {
+        Err(BadInput::NoPublicKey {
+            path: path.to_owned(),
+            line: 1,
+        })
+    } else {
+        Ok(keys)
+    }
+}
+
+/// What the first bytes of an image say that it is; `asked` is the format that
+/// the person named.
+pub(crate) fn image_format(
+    path: &Path,
+    head: &[u8],
+    asked: Option<ImageFormat>,
+) -> Result<ImageFormat, BadInput> {
+    const OTHERS: [(&[u8], &str, &str); 8] = [
+        (
+            b"\x1f\x8b",
+            "compressed by gzip",
+            "unpack it with gunzip first",
+        ),
+        (
+            b"\xfd7zXZ\0",
+            "compressed by xz",
+            "unpack it with unxz first",
+        ),
+        (
+            b"\x28\xb5\x2f\xfd",
+            "compressed by zstd",
+            "unpack it with unzstd first",
+        ),
+        (
+            b"BZh",
+            "compressed by bzip2",
+            "unpack it with bunzip2 first",
+        ),
+        (b"PK\x03\x04", "a ZIP archive", "unpack it first"),
+        (
+            b"KDMV",
+            "a VMDK disk",
+            "convert it: qemu-img convert -O qcow2 IN OUT",
+        ),
+        (
+            b"vhdxfile",
+            "a VHDX disk",
+            "convert it: qemu-img convert -O qcow2 IN OUT",
+        ),
+        (
+            b"conectix",
+            "a VHD disk",
+            "convert it: qemu-img convert -O qcow2 IN OUT",
+        ),
+    ];
+    if head.is_empty() {
+        return Err(BadInput::Empty {
+            path: path.to_owned(),
+        });
+    }
+    let qcow2 = head.starts_with(b"QFI\xfb");
+    match asked {
+        Some(ImageFormat::Raw) => return Ok(ImageFormat::Raw),
+        Some(ImageFormat::Qcow2) if !qcow2 => {
+            return Err(BadInput::NotQcow2 {
+                path: path.to_owned(),
+            });
+        }
+        _ if qcow2 => return Ok(ImageFormat::Qcow2),
+        _ => {}
+    }
+    match OTHERS.iter().find(|(magic, ..)| head.starts_with(magic)) {
+        Some((_, what, unpack)) => Err(BadInput::OtherFormat {
+            path: path.to_owned(),
+            what,
+            unpack,
+        }),
+        None => Ok(ImageFormat::Raw),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_private_key_never_leaves() {
+        let private = file("-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n");
+        assert!(matches!(
+            public_keys(private.path()),
+            Err(BadInput::PrivateKey { .. })
+        ));
+    }
+
+    #[test]
+    fn several_public_keys_are_taken_and_other_lines_refused() {
+        let two = file("# mine\nssh-ed25519 AAAA a@b\n\necdsa-sha2-nistp256 BBBB\n");
+        assert_eq!(
+            public_keys(two.path()).unwrap(),
+            ["ssh-ed25519 AAAA a@b", "ecdsa-sha2-nistp256 BBBB"]
+        );
+        let odd = file("ssh-ed25519 AAAA\nhello\n");
+        assert!(matches!(
+            public_keys(odd.path()),
+            Err(BadInput::NoPublicKey { line: 2, .. })
+        ));
+        assert!(public_keys(file("").path()).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_one_word() {
+        use secrecy::ExposeSecret as _;
+        assert_eq!(secret(file("abc\n").path()).unwrap().expose_secret(), "abc");
+        assert!(secret(file("a b").path()).is_err());
+        assert!(secret(file("\n").path()).is_err());
+    }
+
+    #[test]
+    fn the_format_is_read_from_the_file() {
+        let path = Path::new("x");
+        assert_eq!(
+            image_format(path, b"QFI\xfb\0\0", None).unwrap(),
+            ImageFormat::Qcow2
+        );
+        assert_eq!(
+            image_format(path, b"\xebc\x90", None).unwrap(),
+            ImageFormat::Raw
+        );
+        assert!(image_format(path, b"\xebc\x90", Some(ImageFormat::Qcow2)).is_err());
+        assert!(image_format(path, b"\xfd7zXZ\0", None).is_err());
+        assert_eq!(
+            image_format(path, b"\x1f\x8b", Some(ImageFormat::Raw)).unwrap(),
+            ImageFormat::Raw
+        );
+        assert!(image_format(path, b"", None).is_err());
+    }
+}

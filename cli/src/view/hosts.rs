@@ -1,0 +1,236 @@
+//! The register of hosts.
+
+use surplus_protocol::api::{Host, HostState};
+use surplus_protocol::inventory::{Disk, Inventory, KvmProbe, Nic};
+
+use super::{View, short_ids};
+use crate::units::show_size;
+
+impl View {
+    pub(crate) fn hosts(&self, hosts: &[Host]) -> String {
+        if hosts.is_empty() {
+            return "no hosts yet: boot one from the CD with a site file of this marketplace (`surplus site-file`)\n"
+                .to_owned();
+        }
+        let ids = short_ids(hosts.iter().map(|host| host.id));
+        let headings = [
+            "ID",
+            "STATE",
+            "SITE",
+            ">VCPUS FREE",
+            ">MEMORY FREE",
+            ">DISK FREE",
+            ">LEASES",
+            "SEEN",
+            "DETAIL",
+        ];
+        self.table(
+            &headings,
+            hosts
+                .iter()
+                .zip(ids)
+                .map(|(host, id)| self.host_row(host, id)),
+        )
+    }
+
+    fn host_row(&self, host: &Host, id: String) -> Vec<String> {
+        let of = |free: String, total: Option<String>| {
+            total.map_or(free.clone(), |total| format!("{free} of {total}"))
+        };
+        let sellable = host.capacity.as_ref().map(|capacity| capacity.sellable);
+        vec![
+            id,
+            state(host),
+            host.site.clone(),
+            of(
+                host.free.vcpus.to_string(),
+                sellable.map(|all| all.vcpus.to_string()),
+            ),
+            of(
+                show_size(host.free.memory_bytes),
+                sellable.map(|all| show_size(all.memory_bytes)),
+            ),
+            of(
+                show_size(host.free.disk_bytes),
+                sellable.map(|all| show_size(all.disk_bytes)),
+            ),
+            host.leases.to_string(),
+            host.last_seen_at
+                .map_or_else(|| "never".to_owned(), |at| self.ago(at)),
+            withheld(host).unwrap_or_else(|| host.detail.clone()),
+        ]
+    }
+
+    pub(crate) fn host(&self, host: &Host) -> String {
+        let mut rows = vec![
+            ("id", host.id.to_string()),
+            ("state", state(host)),
+            ("detail", host.detail.clone()),
+            ("site", host.site.clone()),
+            ("key lives in", host.key_storage.clone()),
+            ("enrolled", self.time(host.enrolled_at)),
+            ("certificate until", self.time(host.certificate_expires_at)),
+            (
+                "last seen",
+                host.last_seen_at
+                    .map_or_else(|| "never".to_owned(), |at| self.ago(at)),
+            ),
+            ("leases", host.leases.to_string()),
+        ];
+        rows.push(("free now", resources(&host.free)));
+        if let Some(capacity) = &host.capacity {
+            rows.push(("for sale", resources(&capacity.sellable)));
+            rows.push(("kept for the host", resources(&capacity.reserve)));
+            rows.push(("overhead a guest", resources(&capacity.guest_overhead)));
+        }
+        if let Some(why) = withheld(host) {
+            rows.push(("offers nothing", why));
+        }
+        if let Some(inventory) = &host.inventory {
+            rows.extend(hardware(inventory));
+        }
+        self.sheet(rows)
+    }
+}
+
+/// A host's resources in one line.
+pub(crate) fn resources(all: &surplus_protocol::inventory::Resources) -> String {
+    let vcpus = if all.vcpus == 1 {
+        "1 vCPU".to_owned()
+    } else {
+        format!("{} vCPUs", all.vcpus)
+    };
+    format!(
+        "{vcpus}, {} memory, {} disk",
+        show_size(all.memory_bytes),
+        show_size(all.disk_bytes)
+    )
+}
+
+fn state(host: &Host) -> String {
+    let state = match host.state {
+        HostState::Pending => "pending",
+        HostState::Enrolled => "enrolled",
+        HostState::Quarantined => "quarantined",
+        HostState::Rejected => "rejected",
+    };
+    if host.unreachable {
+        format!("{state}, silent")
+    } else {
+        state.to_owned()
+    }
+}
+
+fn withheld(host: &Host) -> Option<String> {
+    host.capacity.as_ref()?.withheld.clone()
+}
+
+fn hardware(inventory: &Inventory) -> Vec<(&'static str, String)> {
+    let identity = &inventory.identity;
+    let named = |value: &Option<String>| value.clone().unwrap_or_else(|| "?".to_owned());
+    let cpu = &inventory.cpu;
+    let mut rows = vec![
+        (
+            "machine",
+            format!("{} {}", named(&identity.vendor), named(&identity.product)),
+        ),
+        (
+            "serial, uuid",
+            format!(
+                "{}, {}",
+                named(&identity.system_serial),
+                named(&identity.system_uuid)
+            ),
+        ),
+        (
+            "cpu",
+            format!(
+                "{}: {} sockets, {} cores, {} threads",
+                cpu.model, cpu.sockets, cpu.cores, cpu.threads
+            ),
+        ),
+        (
+            "memory",
+            format!(
+                "{} in {} NUMA nodes",
+                show_size(inventory.memory_bytes),
+                inventory.numa_nodes.len()
+            ),
+        ),
+        ("guests run", kvm(&inventory.kvm)),
+        (
+            "booted by",
+            if inventory.uefi { "UEFI" } else { "BIOS" }.to_owned(),
+        ),
+        (
+            "agent, kernel",
+            format!("{}, {}", inventory.agent_version, inventory.kernel),
+        ),
+        ("root hash", inventory.root_hash.clone()),
+    ];
+    rows.extend(inventory.nics.iter().map(|nic| ("network", network(nic))));
+    rows.extend(inventory.disks.iter().map(|item| ("disk", disk(item))));
+    rows
+}
+
+fn kvm(probe: &KvmProbe) -> String {
+    match probe {
+        KvmProbe::Pending => "not known yet: the probe is still running".to_owned(),
+        KvmProbe::Works { millis } => format!("under KVM (a probe guest ran in {millis} ms)"),
+        KvmProbe::Fails { reason } => format!("not at all: {reason}"),
+        KvmProbe::Emulated => "under emulation, as the site file asks (tests)".to_owned(),
+    }
+}
+
+fn network(nic: &Nic) -> String {
+    let link = match (nic.link, nic.speed_mbits) {
+        (false, _) => "no link".to_owned(),
+        (true, Some(speed)) => format!("{speed} Mbit/s"),
+        (true, None) => "link".to_owned(),
+    };
+    let driver = nic.driver.as_deref().unwrap_or("no driver");
+    format!(
+        "{} {} {driver} {link} {}",
+        nic.name,
+        nic.mac,
+        nic.addresses.join(" ")
+    )
+    .trim_end()
+    .to_owned()
+}
+
+fn disk(disk: &Disk) -> String {
+    let model = disk.model.as_deref().unwrap_or("unnamed");
+    let serial = disk.serial.as_deref().unwrap_or("without serial");
+    let used = if disk.used { "used" } else { "left alone" };
+    format!(
+        "{} {} {model} {serial}: {used}, {}",
+        disk.name,
+        show_size(disk.size_bytes),
+        disk.reason
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{host, view};
+    use super::*;
+
+    #[test]
+    fn the_register_shows_what_is_free_and_why_not() {
+        let mut silent = host(1);
+        silent.unreachable = true;
+        let mut idle = host(2);
+        idle.capacity.as_mut().unwrap().withheld = Some("no KVM: /dev/kvm runs no guest".into());
+        let mut pending = host(3);
+        pending.state = HostState::Pending;
+        pending.capacity = None;
+        pending.last_seen_at = None;
+        insta::assert_snapshot!(view().hosts(&[host(0), silent, idle, pending]));
+    }
+
+    #[test]
+    fn one_host_is_shown_whole() {
+        insta::assert_snapshot!(view().host(&host(0)));
+    }
+}

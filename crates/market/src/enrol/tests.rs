@@ -1,0 +1,244 @@
+use futures_util::FutureExt as _;
+
+use super::*;
+use crate::memory::MemoryStore;
+use crate::store::Store as _;
+use crate::suite::{applicant, digest, furnish, host_record, second, token_record};
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().unwrap()
+}
+
+/// A host that is silent, and one that applies with a new key, a token or
+/// none, on the same hardware.
+async fn returned(token: bool) -> (MemoryStore, HostRecord) {
+    let store = MemoryStore::default();
+    furnish(&store, &[host_record(1)], &[]).await;
+    let mut tx = store.begin().await.unwrap();
+    tx.put_token(&token_record(1, 1)).await.unwrap();
+    let token = token.then(|| digest(1));
+    let again = Applicant {
+        key: digest(9),
+        token,
+        ..applicant(1)
+    };
+    let fresh = HostId::from_bytes([9; 16]);
+    let presence = Presence::new(second(0));
+    let host = enrol(&mut tx, &presence, second(500), fresh, &again)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    (store, host)
+}
+
+#[test]
+fn hardware_back_with_a_token_keeps_its_id_and_loses_its_old_key() {
+    run(async {
+        let (store, host) = returned(true).await;
+        assert_eq!((host.id, host.key), (host_record(1).id, digest(9)));
+        let mut tx = store.read().await.unwrap();
+        assert!(tx.host_of_key(&digest(1)).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn hardware_back_with_an_approval_makes_the_old_certificate_void() {
+    run(async {
+        let (store, host) = returned(false).await;
+        assert_eq!(host.state, HostState::Pending);
+        let mut tx = store.begin().await.unwrap();
+        let old = tx.host(host_record(1).id).await.unwrap().unwrap();
+        assert_eq!(old.state, HostState::Enrolled, "before anybody approved");
+        let presence = Presence::new(second(0));
+        approve(&mut tx, &presence, second(500), host.id)
+            .await
+            .unwrap();
+        let old = tx.host(old.id).await.unwrap().unwrap();
+        assert_eq!(old.state, HostState::Rejected);
+    });
+}
+
+/// Host 1 with a lease that runs there, called last at second 450; its
+/// hardware asks with another key at each of `asks`, after `between`.
+async fn asking(
+    asks: &[i64],
+    between: impl Fn(&mut Presence, i64),
+) -> (MemoryStore, Vec<HostRecord>) {
+    let store = MemoryStore::default();
+    furnish(&store, &[host_record(1)], &[]).await;
+    let mut tx = store.begin().await.unwrap();
+    tx.put_token(&token_record(1, 1)).await.unwrap();
+    let mut presence = Presence::new(second(0));
+    presence.answered(host_record(1).id, second(450));
+    let twin = Applicant {
+        key: digest(9),
+        ..applicant(1)
+    };
+    let fresh = HostId::from_bytes([9; 16]);
+    let mut answers = Vec::new();
+    for at in asks {
+        between(&mut presence, *at);
+        let asked = enrol(&mut tx, &presence, second(*at), fresh, &twin).await;
+        answers.push(asked.unwrap());
+    }
+    tx.commit().await.unwrap();
+    (store, answers)
+}
+
+#[test]
+fn a_quick_reboot_waits_unspent_and_comes_back_as_the_same_host() {
+    run(async {
+        let (store, answers) = asking(&[480, 495, 570, 571, 572], |_, _| {}).await;
+        let [first, second_, third, back, again] = answers.as_slice() else {
+            panic!("five answers")
+        };
+        for waiting in [first, second_, third] {
+            assert_eq!(waiting.state, HostState::Pending, "{}", waiting.detail);
+        }
+        for back in [back, again] {
+            assert_eq!(
+                (back.id, back.key, back.state),
+                (host_record(1).id, digest(9), HostState::Enrolled)
+            );
+        }
+        let mut tx = store.read().await.unwrap();
+        assert_eq!(tx.hosts().await.unwrap().len(), 1, "a ghost stayed");
+        assert!(tx.host_of_key(&digest(1)).await.unwrap().is_none());
+        let token = tx.token(&digest(1)).await.unwrap().unwrap();
+        assert_eq!(token.used, 1);
+    });
+}
+
+#[test]
+fn a_host_that_hung_up_is_followed_sooner() {
+    run(async {
+        let (_, answers) = asking(&[480, 511], |presence, at| {
+            if at == 480 {
+                presence.opened(host_record(1).id);
+                presence.closed(host_record(1).id, second(450), true);
+            }
+        })
+        .await;
+        assert_eq!(answers[0].state, HostState::Pending);
+        assert_eq!(answers[1].id, host_record(1).id);
+    });
+}
+
+#[test]
+fn a_machine_that_still_calls_is_not_replaced_and_its_twin_joins_beside_it() {
+    run(async {
+        let (store, answers) = asking(&[480, 495], |presence, at| {
+            if at == 495 {
+                presence.answered(host_record(1).id, second(490));
+            }
+        })
+        .await;
+        assert_eq!(answers[0].state, HostState::Pending);
+        let twin = &answers[1];
+        assert_eq!(twin.state, HostState::Enrolled);
+        assert_eq!(twin.id, HostId::from_bytes([9; 16]));
+        let mut tx = store.read().await.unwrap();
+        assert!(tx.host_of_key(&digest(1)).await.unwrap().is_some());
+    });
+}
+
+#[test]
+fn hardware_that_waited_for_approval_comes_back_as_itself_with_a_token() {
+    run(async {
+        let (store, pending) = returned(false).await;
+        let mut tx = store.begin().await.unwrap();
+        let again = Applicant {
+            key: digest(9),
+            ..applicant(1)
+        };
+        let presence = Presence::new(second(0));
+        let fresh = HostId::from_bytes([8; 16]);
+        let host = enrol(&mut tx, &presence, second(501), fresh, &again)
+            .await
+            .unwrap();
+        assert_eq!(host.id, host_record(1).id);
+        assert!(tx.host(pending.id).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn hardware_that_was_turned_away_and_is_vouched_for_again_is_known_to_be_it() {
+    run(async {
+        let store = MemoryStore::default();
+        furnish(&store, &[host_record(1)], &[]).await;
+        let mut tx = store.begin().await.unwrap();
+        tx.put_token(&token_record(1, 1)).await.unwrap();
+        let mut presence = Presence::new(second(0));
+        presence.answered(host_record(1).id, second(490));
+        reject(&mut tx, host_record(1).id).await.unwrap();
+        let again = Applicant {
+            key: digest(9),
+            ..applicant(1)
+        };
+        let fresh = HostId::from_bytes([9; 16]);
+        let host = enrol(&mut tx, &presence, second(500), fresh, &again).await;
+        assert_eq!(host.unwrap().state, HostState::Enrolled);
+        let old = tx.host(host_record(1).id).await.unwrap().unwrap();
+        assert_eq!(old.replaced_by, Some(fresh));
+    });
+}
+
+#[test]
+fn only_so_many_hosts_may_wait_for_approval() {
+    run(async {
+        let store = MemoryStore::default();
+        let mut tx = store.begin().await.unwrap();
+        let presence = Presence::new(second(0));
+        for n in 0..=MAX_PENDING {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            let id = HostId::from_u128(n as u128);
+            let stranger = Applicant {
+                key: Digest::from_sha256(bytes),
+                token: None,
+                ..applicant(1)
+            };
+            let asked = enrol(&mut tx, &presence, second(1), id, &stranger).await;
+            assert_eq!(asked.is_ok(), n < MAX_PENDING, "{n}");
+        }
+    });
+}
+
+#[test]
+fn a_machine_that_says_nothing_telling_joins_at_once() {
+    run(async {
+        let store = MemoryStore::default();
+        let bare = HostRecord {
+            identity: HardwareIdentity::default(),
+            ..host_record(1)
+        };
+        furnish(&store, &[bare], &[]).await;
+        let mut tx = store.begin().await.unwrap();
+        tx.put_token(&token_record(1, 1)).await.unwrap();
+        let lab = Applicant {
+            key: digest(9),
+            identity: HardwareIdentity::default(),
+            ..applicant(1)
+        };
+        let fresh = HostId::from_bytes([9; 16]);
+        let presence = Presence::new(second(500));
+        let host = enrol(&mut tx, &presence, second(500), fresh, &lab)
+            .await
+            .unwrap();
+        assert_eq!((host.id, host.state), (fresh, HostState::Enrolled));
+    });
+}
+
+#[test]
+fn one_late_request_of_a_former_boot_is_no_second_machine() {
+    let mut host = host_record(1);
+    let (old, new) = (host.boot.unwrap(), BootId::from_bytes([2; 16]));
+    assert_eq!(see_boot(&mut host, new), BootSeen::New);
+    assert_eq!(see_boot(&mut host, old), BootSeen::Former);
+    assert_eq!(
+        (see_boot(&mut host, new), host.state),
+        (BootSeen::Same, HostState::Enrolled)
+    );
+    assert_eq!(see_boot(&mut host, old), BootSeen::Double);
+    assert_eq!(host.state, HostState::Quarantined);
+}

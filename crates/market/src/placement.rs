@@ -1,0 +1,152 @@
+//! Which host takes a guest: deterministic, and able to say why not.
+
+use surplus_protocol::api::{HostState, PriceBook};
+use surplus_protocol::ids::HostId;
+use surplus_protocol::inventory::{Inventory, KvmProbe, Resources};
+
+use crate::capacity::{Room, amount};
+use crate::pricing;
+use crate::records::HostRecord;
+
+/// A host and what stands on it.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    pub host: &'a HostRecord,
+    pub unreachable: bool,
+    /// What its live leases were sold.
+    pub sold: Vec<Resources>,
+}
+
+/// What is to be placed.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    pub resources: Resources,
+    /// Only hosts of this site.
+    pub site: Option<&'a str>,
+}
+
+/// No host takes the guest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no host has room for the guest")]
+pub struct Nowhere {
+    /// One sentence for each host.
+    pub reasons: Vec<String>,
+    /// The change that would cost the buyer least, where one would do.
+    pub cheapest: Option<String>,
+}
+
+impl Candidate<'_> {
+    /// The room on this host, or the one reason why it sells nothing at all.
+    ///
+    /// # Errors
+    ///
+    /// That reason, in one sentence.
+    pub fn room(&self) -> Result<Room, String> {
+        match self.host.state {
+            HostState::Enrolled => {}
+            HostState::Quarantined => return Err("is quarantined".to_owned()),
+            HostState::Pending => return Err("waits to be approved".to_owned()),
+            HostState::Rejected => return Err("was turned away".to_owned()),
+        }
+        if self.unreachable {
+            return Err("is silent".to_owned());
+        }
+        let (Some(inventory), Some(capacity)) = (&self.host.inventory, &self.host.capacity) else {
+            return Err("has not said yet what it offers".to_owned());
+        };
+        if let Some(why) = &capacity.withheld {
+            return Err(format!("offers nothing: {why}"));
+        }
+        accelerator(inventory)?;
+        Ok(Room::new(capacity, self.sold.iter().copied()))
+    }
+}
+
+/// How guests run on a host: `kvm` or `emulation`.
+///
+/// # Errors
+///
+/// Why none can, in one sentence.
+pub fn accelerator(inventory: &Inventory) -> Result<&'static str, String> {
+    match &inventory.kvm {
+        KvmProbe::Works { .. } => Ok("kvm"),
+        KvmProbe::Emulated => Ok("emulation"),
+        KvmProbe::Pending => Err("is still trying whether a guest runs".to_owned()),
+        KvmProbe::Fails { reason } => Err(format!("cannot run a guest: {reason}")),
+    }
+}
+
+/// The host that takes the guest: the one that is left with the least memory,
+/// so that large room stays whole; among equals the lowest id.
+///
+/// # Errors
+///
+/// [`Nowhere`] with each host's reason.
+pub fn choose(
+    candidates: &[Candidate<'_>],
+    wish: Wish<'_>,
+    book: &PriceBook,
+) -> Result<HostId, Nowhere> {
+    let mut best: Option<(u64, HostId)> = None;
+    let mut reasons = Vec::new();
+    let mut changes = Vec::new();
+    for candidate in candidates {
+        let host = candidate.host;
+        let named = |why: &str| format!("host {} (site {}) {why}", host.id, host.site);
+        if wish.site.is_some_and(|site| site != host.site) {
+            reasons.push(named("is of another site"));
+            continue;
+        }
+        let room = match candidate.room() {
+            Ok(room) => room,
+            Err(why) => {
+                reasons.push(named(&why));
+                continue;
+            }
+        };
+        let short = room.why_not(wish.resources);
+        if short.is_empty() {
+            let left = room.free().memory_bytes - wish.resources.memory_bytes;
+            let this = (left, host.id);
+            best = Some(best.map_or(this, |best| best.min(this)));
+            continue;
+        }
+        let short: Vec<_> = short.iter().map(ToString::to_string).collect();
+        reasons.push(named(&format!("is too small: {}", short.join("; "))));
+        let would_fit = smaller(wish.resources, room.free());
+        if would_fit.vcpus > 0 && would_fit.memory_bytes > 0 {
+            let lost = pricing::window(book, wish.resources, 3600).0
+                - pricing::window(book, would_fit, 3600).0;
+            changes.push((lost, host.id, would_fit));
+        }
+    }
+    if let Some((_, host)) = best {
+        return Ok(host);
+    }
+    let cheapest = changes
+        .into_iter()
+        .min_by_key(|(lost, host, _)| (*lost, *host));
+    Err(Nowhere {
+        reasons,
+        cheapest: cheapest.map(|(_, host, fits)| {
+            format!(
+                "ask for {} vCPUs, {} of memory and {} of disk: host {host} has room for that",
+                fits.vcpus,
+                amount(fits.memory_bytes),
+                amount(fits.disk_bytes)
+            )
+        }),
+    })
+}
+
+/// The smaller of both in each resource.
+fn smaller(a: Resources, b: Resources) -> Resources {
+    Resources {
+        vcpus: a.vcpus.min(b.vcpus),
+        memory_bytes: a.memory_bytes.min(b.memory_bytes),
+        disk_bytes: a.disk_bytes.min(b.disk_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests;

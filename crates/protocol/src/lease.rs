@@ -1,0 +1,194 @@
+//! What is leased, the order that runs it, and what the host reports of it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+use crate::ids::{BootId, Epoch, HostId, LeaseId};
+use crate::inventory::Resources;
+
+/// The guest as the buyer ordered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct GuestSpec {
+    /// The guest's host name: a DNS label.
+    pub name: String,
+    pub resources: Resources,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub image: Digest,
+    pub image_format: ImageFormat,
+    /// Length of the image file, in bytes.
+    pub image_bytes: u64,
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// Public keys in OpenSSH's one-line format.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+    /// cloud-init user data, handed on as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+    #[serde(default)]
+    pub on_lost_link: OnLostLink,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ImageFormat {
+    Raw,
+    Qcow2,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Firmware {
+    #[default]
+    Bios,
+    Uefi,
+}
+
+/// What happens to the guest when host and marketplace lose each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "clause", rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum OnLostLink {
+    /// It runs to the lease's end and is never started elsewhere meanwhile.
+    #[default]
+    Keep,
+    /// The host stops it this long after its last acknowledged sync.
+    Fence { after_seconds: u32 },
+}
+
+/// The order to run a lease on one host, in one boot of it. It travels signed
+/// (see [`SignedTicket`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    pub lease: LeaseId,
+    pub epoch: Epoch,
+    pub host: HostId,
+    pub boot: BootId,
+    pub issued_at: Timestamp,
+    /// The guest may not be *started* after this time.
+    pub not_after: Timestamp,
+    /// The lease's end: the host stops the guest then, by itself.
+    pub ends_at: Timestamp,
+    pub guest: GuestSpec,
+}
+
+/// A [`Ticket`] as JWS compact serialisation (RFC 7515), ES256, with the
+/// signer's certificate chain in `x5c`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SignedTicket(pub String);
+
+/// Where a lease stands. Unreachable is a flag beside it, not a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum LeaseState {
+    Quoted,
+    Reserved,
+    Preparing,
+    Active,
+    Reclaiming,
+    Draining,
+    Ended,
+    Settled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum EndReason {
+    /// The window was over.
+    Expired,
+    /// The buyer ended it.
+    Ended,
+    /// The operator or the owner ended it.
+    Reclaimed,
+    /// The guest shut itself down.
+    GuestStopped,
+    /// The host could not start it.
+    StartFailed,
+    /// The host came back from a reboot without it.
+    HostRebooted,
+    /// The quote ran out before the lease was taken.
+    QuoteExpired,
+    /// The link was lost for longer than the lease's `fence` clause allows.
+    LinkLost,
+}
+
+/// What the host says of one lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LeaseStatus {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub lease: LeaseId,
+    pub epoch: Epoch,
+    pub phase: GuestPhase,
+    /// One sentence on what is being done or waited for.
+    pub detail: String,
+    /// Addresses the guest was given, where known.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum GuestPhase {
+    /// The image is being fetched and verified.
+    Fetching,
+    /// Disk, seed and domain are being made.
+    Preparing,
+    Running,
+    /// A retry may cure it; the host goes on trying until the ticket's
+    /// `not_after`.
+    Retrying,
+    Stopping,
+}
+
+/// Cumulative counters of one lease, epoch by epoch. `seq` counts the records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UsageRecord {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub lease: LeaseId,
+    pub epoch: Epoch,
+    pub seq: u64,
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub measured_at: Timestamp,
+    /// Time in which the guest ran, in milliseconds. What is billed.
+    pub running_millis: u64,
+    /// CPU time that the guest used, in milliseconds. For information.
+    pub cpu_millis: u64,
+    /// Bytes that the guest received.
+    pub rx_bytes: u64,
+    /// Bytes that the guest sent.
+    pub tx_bytes: u64,
+}
+
+/// The host's word that a guest is gone and nothing of it is left. It travels
+/// signed by the host's key (see [`SignedReceipt`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndReceipt {
+    pub lease: LeaseId,
+    pub epoch: Epoch,
+    pub host: HostId,
+    pub boot: BootId,
+    pub reason: EndReason,
+    /// One sentence for the buyer, for instance why the start failed.
+    pub detail: String,
+    /// When the guest first ran, if it did.
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Timestamp,
+    /// The last record of this epoch; the bill can be closed with it.
+    pub usage: UsageRecord,
+}
+
+/// An [`EndReceipt`] as JWS compact serialisation (RFC 7515), ES256, signed
+/// with the key of the host's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SignedReceipt(pub String);

@@ -1,0 +1,274 @@
+use proptest::prelude::*;
+use secrecy::ExposeSecret as _;
+
+use super::*;
+use crate::{Addressing, BondMode, Uplink};
+
+const CA: &str = include_str!("ca.pem");
+
+/// A file with all that must be there, and `rest` behind it.
+fn with(rest: &str) -> String {
+    format!(
+        "version = 1\n[marketplace]\nurl = \"https://hub:8443\"\n\
+         ca_sha256 = \"sha256:{}\"\n{rest}",
+        "0a".repeat(32)
+    )
+}
+
+fn full() -> String {
+    format!(
+        r#"version = 1
+[marketplace]
+urls = ["https://a.example:8443/", "https://b.example"]
+ca = """
+Comment before the certificate.
+{CA}"""
+token = "s3cret-token"
+proxy = "http://proxy.example:3128"
+[site]
+name = "Berlin 1"
+rack = "r\"7"
+labels = {{ "tier" = "gold", "a.b/c" = "x" }}
+[network]
+address = ["192.0.2.10/24", "2001:db8::10/64"]
+gateway = ["192.0.2.1", "2001:db8::1"]
+dns = "192.0.2.53"
+vlan = 100
+mtu = 9000
+[network.bond]
+interfaces = ["eno1", "52:54:00:12:34:56"]
+mode = "802.3ad"
+[storage]
+policy = "none"
+[reserve]
+memory = "512MiB"
+vcpus = 2
+[time]
+servers = ["ntp.example", "192.0.2.123"]
+[testing]
+allow_emulation = true
+"#
+    )
+}
+
+#[test]
+fn the_smallest_file_gets_the_safe_defaults() {
+    let site = Site::parse(&with("")).unwrap();
+    assert_eq!(site.marketplace.urls, ["https://hub:8443"]);
+    assert!(site.marketplace.token.is_none());
+    assert_eq!(site.network, Network::default());
+    assert_eq!(site.storage, Storage::None);
+    assert!(!site.testing.allow_emulation);
+}
+
+#[test]
+fn a_full_file_is_read_and_survives_the_round_trip() {
+    let site = Site::parse(&full()).unwrap();
+    assert_eq!(
+        site.marketplace.urls,
+        ["https://a.example:8443", "https://b.example"]
+    );
+    assert_eq!(site.marketplace.trust, Trust::Ca(CA.to_owned()));
+    assert_eq!(
+        site.reserve,
+        Reserve {
+            memory: Some(512 << 20),
+            vcpus: Some(2)
+        }
+    );
+    assert_eq!(site.place.labels["a.b/c"], "x");
+    let Uplink::Bond(bond) = &site.network.uplink else {
+        panic!("{:?}", site.network)
+    };
+    assert_eq!((bond.interfaces.len(), bond.mode), (2, BondMode::Lacp));
+    let Addressing::Static(fixed) = &site.network.addressing else {
+        panic!()
+    };
+    assert_eq!((fixed.addresses.len(), fixed.gateways.len()), (2, 2));
+    let text = site.to_toml();
+    let again = Site::parse(&text).unwrap();
+    assert_eq!(again.to_toml(), text);
+    assert_eq!(
+        again.marketplace.token.unwrap().expose_secret(),
+        "s3cret-token"
+    );
+    assert_eq!((again.network, again.place), (site.network, site.place));
+}
+
+#[test]
+fn the_token_shows_in_the_medium_s_text_alone() {
+    let site = Site::parse(&full()).unwrap();
+    assert!(site.to_toml().contains("s3cret-token"));
+    for text in [
+        format!("{site:?}"),
+        format!("{site:#?}"),
+        site.to_string(),
+        site.to_masked_toml(),
+    ] {
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    assert!(site.to_masked_toml().contains("token = \"(hidden)\""));
+}
+
+#[test]
+fn no_error_quotes_the_token() {
+    let line = "token = \"s3cret";
+    for broken in [
+        format!("{line}\n"),
+        format!("{line} with blanks\"\n"),
+        format!("{line}\\q\"\n"),
+        format!("{line}\" oops\n"),
+        "token = [\"s3cret\"\n".to_owned(),
+        "token = s3cret\n".to_owned(),
+        "token = { a = \"s3cret\" }\n".to_owned(),
+        "proxy = \"http://user:s3cret@proxy\"\n".to_owned(),
+    ] {
+        let error = Site::parse(&with(&broken)).unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains("s3cret"), "{broken}: {text}");
+        assert_eq!(error.line(), Some(5), "{broken}: {text}");
+    }
+}
+
+/// What is wrong in each file, and the message in full.
+#[test]
+fn each_mistake_names_key_line_and_remedy() {
+    for (rest, message) in [
+        (
+            "tokn = \"x\"",
+            "line 5: unknown key `marketplace.tokn`; did you mean `marketplace.token`?",
+        ),
+        ("[sit]", "line 5: unknown key `sit`; did you mean `site`?"),
+        (
+            "[site]\nvlan = 3",
+            "line 6: unknown key `site.vlan`; did you mean `network.vlan`?",
+        ),
+        (
+            "[reserve]\nfrobnicate = 3",
+            "line 6: unknown key `reserve.frobnicate`; valid here: reserve.memory, reserve.vcpus",
+        ),
+        (
+            "token = 5",
+            "line 5: `marketplace.token` cannot be a number; \
+             write the token as `surplus token create` printed it",
+        ),
+        (
+            "[reserve]\nmemory = \"512MB\"",
+            "line 6: `reserve.memory` \"512MB\" is no size; \
+             write a size with its unit, as \"512MiB\" or \"4GiB\"",
+        ),
+        (
+            "[storage]\npolicy = \"blank\"",
+            "line 6: `storage.policy = \"blank\"` is not in this version yet; \
+             write `policy = \"none\"` (guests' disks lie in memory, no disk is touched)",
+        ),
+        (
+            "[network]\nvlan = 5000",
+            "line 6: `network.vlan` is 5000, outside 1 to 4094; write a VLAN number, as 100",
+        ),
+        (
+            "[network]\naddress = \"192.0.2.10/24\"\ngateway = \"198.51.100.1\"",
+            "line 7: `network.gateway` 198.51.100.1 is in no network of `network.address`; \
+             write a router inside the network of `network.address`, as \"192.0.2.1\"",
+        ),
+        (
+            "[network]\naddress = [\n\"192.0.2.10/24\",\n\"192.0.2.11\"]",
+            "line 8: `network.address` \"192.0.2.11\" is no address with prefix; \
+             write an address with its prefix length, as \"192.0.2.10/24\"",
+        ),
+        (
+            "[network.bond]\nmode = \"802.3ad\"",
+            "`network.bond.interfaces` is missing; write the bond's cards, as [\"eno1\", \"eno2\"]",
+        ),
+        (
+            "[testing]\nallow_emulation = \"yes\"",
+            "line 6: `testing.allow_emulation` cannot be a string; \
+             write true or false, without quotes",
+        ),
+        (
+            "urls = [\"https://b\"]",
+            "line 3: `marketplace.url` stands beside `marketplace.urls`; write one of the two",
+        ),
+    ] {
+        assert_eq!(
+            Site::parse(&with(rest)).unwrap_err().to_string(),
+            message,
+            "{rest}"
+        );
+    }
+}
+
+#[test]
+fn what_must_be_there_is_asked_for() {
+    for (text, start) in [
+        ("", "`version` is missing; write `version = 1`"),
+        ("version = 2", "line 1: `version` 2 is not known"),
+        ("version = 1", "`marketplace.url` is missing"),
+        (
+            "version = 1\n[marketplace]\nca = \"x\"",
+            "`marketplace.url` is missing",
+        ),
+        (
+            "version = 1\n[marketplace]\nurl = \"https://hub\"",
+            "`marketplace.ca` is missing",
+        ),
+        (
+            "version = 1\n[marketplace]\nurl = \"http://hub\"",
+            "line 3: `marketplace.url` \"http://hub\" does not start",
+        ),
+        (
+            "version = 1\n[marketplace]\nurl = \"https://hub\"\nca = \"-----BEGIN\"",
+            "line 4: `marketplace.ca` is not a certificate in PEM form",
+        ),
+        ("version = ", "line 1: not TOML: "),
+    ] {
+        let error = Site::parse(text).unwrap_err().to_string();
+        assert!(error.starts_with(start), "{text}: {error}");
+    }
+    assert_eq!(
+        Site::parse_bytes(&[0xff, 0xfe]).unwrap_err(),
+        SiteError::NotText
+    );
+}
+
+#[test]
+fn a_private_key_in_place_of_the_certificate_is_refused() {
+    let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----";
+    let text = format!("version = 1\n[marketplace]\nurl = \"https://hub\"\nca = \"\"\"{key}\"\"\"");
+    let error = Site::parse(&text).unwrap_err().to_string();
+    assert!(
+        error.contains("private key") && !error.contains("AAAA"),
+        "{error}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+        let _ = Site::parse(&text);
+        let _ = Site::parse(&with(&text));
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_or_another_file_and_never_a_panic(
+        at in 0..1000_usize, byte in any::<u8>(), cut in 0..2000_usize,
+    ) {
+        let mut bytes = full().into_bytes();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        bytes.truncate(cut);
+        if let Ok(site) = Site::parse_bytes(&bytes) {
+            let text = site.to_toml();
+            prop_assert_eq!(Site::parse(&text).unwrap().to_toml(), text);
+        }
+    }
+
+    #[test]
+    fn names_survive_the_round_trip(name in "[\\PC\"\\\\]{1,63}", rack in "\\PC{1,63}") {
+        let mut site = Site::parse(&with("")).unwrap();
+        prop_assume!(text::is_name(&name) && text::is_name(&rack));
+        site.place.name = Some(name);
+        site.place.rack = Some(rack);
+        prop_assert_eq!(Site::parse(&site.to_toml()).unwrap().place, site.place);
+    }
+}

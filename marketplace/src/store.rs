@@ -1,0 +1,173 @@
+//! The market's store in one SQLite file.
+//!
+//! What was acknowledged survives a power cut: write-ahead log with
+//! `synchronous=FULL`. Writing transactions run one after the other on one
+//! connection; readers see the last committed state and hold nobody up.
+//!
+//! Query texts keep to what PostgreSQL understands as well (`$1`, `ON CONFLICT
+//! … DO UPDATE`).
+
+mod columns;
+mod rows;
+mod tx;
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use surplus_market::store::{Store, StoreError};
+
+pub use tx::SqliteTx;
+
+/// How many readers may look at once.
+const READERS: u32 = 8;
+
+/// The store. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot open the store {path}")]
+    Connect {
+        path: String,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("cannot make the store {path}")]
+    Create {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot bring the store {path} to this version's form")]
+    Migrate {
+        path: String,
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+}
+
+impl SqliteStore {
+    /// Opens the store, makes it where there is none, and brings it to this
+    /// version's form.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] where the file cannot be used.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let name = || path.display().to_string();
+        let connect = |source| OpenError::Connect {
+            path: name(),
+            source,
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        make_private(path).map_err(|source| OpenError::Create {
+            path: name(),
+            source,
+        })?;
+        let writer = SqlitePoolOptions::new()
+            .min_connections(1)
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .acquire_timeout(Duration::from_secs(30))
+            .connect_with(options.clone().create_if_missing(true))
+            .await
+            .map_err(connect)?;
+        sqlx::migrate!("migrations/sqlite")
+            .run(&writer)
+            .await
+            .map_err(|source| OpenError::Migrate {
+                path: name(),
+                source,
+            })?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(connect)?;
+        Ok(Self { writer, readers })
+    }
+
+    /// Closes the connections once running transactions are done.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+impl Store for SqliteStore {
+    type Tx = SqliteTx;
+
+    async fn begin(&self) -> Result<SqliteTx, StoreError> {
+        let began = self.writer.begin_with("BEGIN IMMEDIATE").await;
+        Ok(SqliteTx::new(
+            began.map_err(failed("begin to write"))?,
+            true,
+        ))
+    }
+
+    async fn read(&self) -> Result<SqliteTx, StoreError> {
+        let began = self.readers.begin().await;
+        Ok(SqliteTx::new(
+            began.map_err(failed("begin to read"))?,
+            false,
+        ))
+    }
+}
+
+/// Makes the file for its owner alone; SQLite gives its other files the same
+/// mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+}
+
+/// A store failure at `attempt`.
+fn failed<E>(attempt: &'static str) -> impl FnOnce(E) -> StoreError
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    move |source| StoreError::Failed {
+        attempt,
+        source: Box::new(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! test {
+        ($name:ident) => {
+            #[tokio::test]
+            async fn $name() {
+                let dir = tempfile::tempdir().unwrap();
+                let store = SqliteStore::open(&dir.path().join("store.db"))
+                    .await
+                    .unwrap();
+                surplus_market::suite::$name(&store).await;
+            }
+        };
+    }
+
+    surplus_market::for_each_promise_of_a_store!(test);
+}

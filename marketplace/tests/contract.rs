@@ -1,0 +1,16 @@
+//! The marketplace's promises, over real TLS sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "contract/enrolment.rs"]
+mod enrolment;
+#[path = "contract/fake_host.rs"]
+mod fake_host;
+#[path = "contract/images.rs"]
+mod images;
+#[path = "contract/interface.rs"]
+mod interface;
+#[path = "contract/lease.rs"]
+mod lease;
+#[path = "contract/marketplace.rs"]
+mod marketplace;

@@ -1,0 +1,43 @@
+//! The framework of the end-to-end tests: machines in QEMU, a marketplace
+//! beside them, a small guest to rent.
+//!
+//! What always holds: a process started here does not outlive us; nothing
+//! waits without a deadline; a failure says what was waited for and where the
+//! logs lie. The tests themselves are in `tests/tests`, one QEMU at a time.
+
+pub mod accel;
+pub mod bill;
+pub mod client;
+pub mod guest;
+pub mod interrupt;
+pub mod lab;
+pub mod machine;
+pub mod marketplace;
+pub mod medium;
+pub mod packages;
+pub mod process;
+pub mod qmp;
+pub mod serial;
+pub mod shell;
+pub mod stage_line;
+
+use std::time::Duration;
+
+pub use crate::client::Client;
+pub use crate::lab::{Lab, test};
+pub use crate::machine::{Disk, DiskBus, Firmware, Machine, Medium, Nic};
+pub use crate::marketplace::Marketplace;
+pub use crate::stage_line::StageLine;
+
+/// A deadline for this computer: `SURPLUS_TEST_PATIENCE` (default 1) times as
+/// long. Deadlines are meant for two quiet cores without KVM.
+pub fn patience(within: Duration) -> Duration {
+    let factor = std::env::var("SURPLUS_TEST_PATIENCE")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    within.mul_f64(
+        factor
+            .filter(|factor: &f64| factor.is_finite() && *factor > 0.0)
+            .unwrap_or(1.0),
+    )
+}

@@ -1,0 +1,84 @@
+//! `cargo xtask bench`: the measured table.
+//!
+//! Every figure is measured in this run, on this computer; the accelerator
+//! stands above the table, for without KVM times are those of emulation. CPU
+//! seconds are QEMU's own, which other work on the computer does not change.
+
+mod boots;
+mod contents;
+mod guests;
+mod table;
+
+use anyhow::Result;
+use surplus_tests::{Firmware, Lab, Marketplace, interrupt};
+
+use self::table::Table;
+use crate::test::ground;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Bytes of the ISO by content
+    Contents,
+    /// Kernel start to enrolled
+    Boots,
+    /// The least memory that enrols
+    Memory,
+    /// The agent's cost, and ticket to QEMU beside a bare `virsh create`
+    Guests,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which parts; all of them if none is named
+    parts: Vec<Part>,
+    /// Boots for the median
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: u32,
+    /// One boot and one guest of each kind, the memory floor only roughly
+    #[arg(long)]
+    quick: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    interrupt::handle()?;
+    ground::programs()?;
+    ground::image()?;
+    ground::guest()?;
+    let lab = Lab::open_with("bench", &ground::say)?;
+    let mut table = Table::default();
+    let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
+    if wanted(Part::Contents) {
+        contents::measure(&lab, &mut table)?;
+    }
+    let marketplace = Marketplace::start(&lab)?;
+    let token = marketplace.token("bench", 1000)?;
+    let iso = marketplace.customised_iso("bench", &marketplace.site_file(&token)?)?;
+    let runs = if args.quick { 1 } else { args.runs.max(1) };
+    if wanted(Part::Boots) {
+        boots::time(&lab, &iso, runs, &mut table)?;
+    }
+    let (firmwares, grain): (&[_], _) = if args.quick {
+        (&[Firmware::Bios], boots::COARSE)
+    } else {
+        (&[Firmware::Bios, Firmware::Uefi], boots::FINE)
+    };
+    if wanted(Part::Memory) {
+        boots::least_memory(&lab, &iso, firmwares, grain, &mut table)?;
+    }
+    if wanted(Part::Guests) {
+        let runs = if args.quick { 1 } else { 3 };
+        guests::measure(&lab, &marketplace, &iso, runs, &mut table)?;
+    }
+    println!(
+        "\nmachines run by {} on {} processors\n",
+        lab.accel().name(),
+        processors()
+    );
+    print!("{table}");
+    lab.forget_logs();
+    Ok(())
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask image`: makes the boot artefacts in `target/image/`.
+//!
+//! ```text
+//! packages ──mkosi──▶ base ──compose──▶ tree ──squash──▶ base.squashfs ─┐
+//! systemd/ ───────────────────┘                                          ▼
+//! surplus-agent ─────────────────────────────────────append──▶ root.img (+ verity)
+//! surplus-init ──▶ initrd ◀──root hash── root.img                        │
+//! vmlinuz, initrd, command line ──▶ surplus.efi ──▶ surplus.iso ◀────────┘
+//! ```
+//!
+//! What always holds: an artefact that lies in `target/image/` was made
+//! completely, and all of them belong to one root hash once the build has
+//! ended well. A step runs only if something that it reads has changed
+//! ([`stamp`]), so a new agent costs seconds.
+
+mod boot;
+mod iso;
+mod pe;
+mod programs;
+mod progress;
+mod records;
+mod root;
+mod run;
+mod size;
+mod stamp;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use surplus_tools::Tools;
+
+pub(crate) use self::progress::Progress;
+
+/// Seconds since 1970 of all times in all artefacts; the same as in mkosi.conf,
+/// so that equal input gives equal bytes.
+const EPOCH: &str = "1754697600";
+
+/// Where the build reads and writes.
+#[derive(Debug)]
+struct Build {
+    workspace: PathBuf,
+    tools: Tools,
+    /// Finished artefacts: `target/image`.
+    out: PathBuf,
+    /// What is kept between builds: `target/image/work`.
+    work: PathBuf,
+}
+
+/// Builds what is out of date and returns the directory of the artefacts.
+///
+/// # Errors
+///
+/// The failed step, the program's own last words, and what to do next.
+pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
+    let progress = Progress::start();
+    let stage = progress.stage("tools");
+    let tools = Tools::ensure(workspace, &|line| stage.say(line))?;
+    stage.done("ready");
+
+    let out = workspace.join("target/image");
+    let work = out.join("work");
+    fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
+    let build = Build {
+        workspace: workspace.to_owned(),
+        tools,
+        out,
+        work,
+    };
+
+    // Compiling and installing packages share nothing but the machine.
+    let (programs, base) = std::thread::scope(|scope| {
+        let programs = scope.spawn(|| programs::build(&build, &progress));
+        let base = root::base(&build, &progress);
+        (programs.join(), base)
+    });
+    let programs = programs.map_err(|_| anyhow!("the thread that compiles ended by a panic"))??;
+    let base = base?;
+
+    let root = root::image(&build, &base, &programs.agent, &progress)?;
+    let boot = boot::image(&build, &base, &root, &programs.init, &progress)?;
+    iso::image(&build, &root, &boot, &progress)?;
+    records::write(&build, &root, &boot, &progress)?;
+    progress.finish(&format!("artefacts are in {}", build.out.display()));
+    Ok(build.out)
+}

@@ -1,0 +1,104 @@
+//! What the firmware loads: kernel, initramfs, and both with the command line
+//! as one unified kernel image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::root::{Base, Root};
+use super::stamp::{Inputs, Key, up_to_date_or};
+use super::{Build, EPOCH, Progress, run};
+use crate::initrd;
+
+/// The kernel's command line without the root hash.
+///
+/// Both consoles; little chatter, since the consoles belong to the stage lines;
+/// a panic starts over after ten seconds; no escape sequences on serial
+/// consoles; no BPF among the security modules, for systemd would load a
+/// program into it before anything else (a second and more under emulation).
+const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 quiet loglevel=4 panic=10 TERM=dumb \
+     systemd.firstboot=no lsm=landlock,lockdown,yama,apparmor";
+
+/// The boot files.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    pub(crate) key: Key,
+    /// `surplus.efi`.
+    pub(crate) uki: PathBuf,
+    /// The command line, root hash included.
+    pub(crate) command_line: String,
+}
+
+/// Makes `vmlinuz`, `initrd` and `surplus.efi`.
+pub(crate) fn image(
+    build: &Build,
+    base: &Base,
+    root: &Root,
+    init: &Path,
+    progress: &Progress,
+) -> anyhow::Result<Boot> {
+    let stage = progress.stage("boot");
+    let command_line = format!("{COMMAND_LINE} surplus.roothash={}", root.conf.hash);
+    let key = Inputs::new("boot 1")
+        .text(root.key.as_str())
+        .text(&command_line)
+        .path(init)?
+        .path(&build.workspace.join("initramfs/modules.list"))?
+        // How the initramfs is packed is part of this program.
+        .path(&build.workspace.join("xtask/src/initrd.rs"))?
+        .path(&build.workspace.join("xtask/src/initrd"))?
+        .key();
+    let [uki, vmlinuz, initrd] =
+        ["surplus.efi", "vmlinuz", "initrd"].map(|name| build.out.join(name));
+    let outputs = [uki.clone(), vmlinuz.clone(), initrd.clone()];
+    let ran = up_to_date_or(&build.work, "boot", &key, &outputs, || {
+        stage.say("packing the initramfs");
+        fs::copy(&base.vmlinuz, &vmlinuz).context("copying the kernel")?;
+        let packed = build.work.join("initrd.packed");
+        initrd::build(&base.modules()?, init, &root.conf, &packed)?;
+        let mut bytes = fs::read(&base.microcode).context("reading the microcode archive")?;
+        bytes.extend(fs::read(&packed)?);
+        fs::write(&initrd, bytes).with_context(|| format!("writing {}", initrd.display()))?;
+        stage.say("making the unified kernel image");
+        unify(build, &vmlinuz, &initrd, &command_line, &uki)
+    })?;
+    let megabytes = uki.metadata()?.len() as f64 / 1e6;
+    let state = if ran { "made" } else { "unchanged" };
+    stage.done(&format!("unified kernel image {state}, {megabytes:.1} MB"));
+    Ok(Boot {
+        key,
+        uki,
+        command_line,
+    })
+}
+
+fn unify(
+    build: &Build,
+    vmlinuz: &Path,
+    initrd: &Path,
+    command_line: &str,
+    uki: &Path,
+) -> anyhow::Result<()> {
+    let os_release = build.work.join("os-release");
+    fs::write(
+        &os_release,
+        "ID=surplus\nNAME=Surplus\nPRETTY_NAME=\"Surplus host\"\n",
+    )?;
+    let mut command = build.tools.command("ukify");
+    command
+        .env("SOURCE_DATE_EPOCH", EPOCH)
+        .arg("build")
+        .arg("--linux")
+        .arg(vmlinuz)
+        .arg("--initrd")
+        .arg(initrd)
+        .arg("--cmdline")
+        .arg(command_line)
+        .arg("--os-release")
+        .arg(format!("@{}", os_release.display()))
+        .arg("--stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+        .arg("--output")
+        .arg(uki);
+    run::quiet(&mut command, "ukify")
+}
