@@ -87,13 +87,13 @@ fn by_uefi_from_a_usb_stick_and_a_block_that_rots_later_stops_the_host() -> Resu
             .start()?;
         enrols(&mut machine, &marketplace, Firmware::Uefi)?;
 
+        // Ready before the blocks turn: the host may read one at once.
+        machine.shell()?.wait_ready(Duration::from_secs(60))?;
+        machine.allow_errors().mark();
         let root = root_extent(lab, &iso)?;
         flip_blocks(&iso, root, 1, root.length / BLOCK)?;
-        machine.allow_errors().mark();
         // Whatever the host reads next; the answer never comes.
-        let shell = machine.shell()?;
-        shell.wait_ready(Duration::from_secs(60))?;
-        let _ = shell.attempt(
+        let _ = machine.shell()?.attempt(
             "cat /usr/bin/qemu-system-x86_64 | wc -c",
             Duration::from_secs(5),
         );
