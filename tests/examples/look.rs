@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use surplus_tests::{Lab, Marketplace, Medium, interrupt};
 
-const BOOT: Duration = Duration::from_secs(240);
+const BOOT: Duration = Duration::from_secs(90);
 const COMMAND: Duration = Duration::from_secs(120);
 
 fn main() -> Result<()> {
@@ -26,7 +26,10 @@ fn main() -> Result<()> {
     let buyer = marketplace.buyer("buyer")?;
     let image = lab.guest_image("qcow2")?;
     buyer.run(&["image", "add", &image.to_string_lossy(), "--name", "hello"])?;
-    machine.wait_for_stage("enrolled", BOOT)?;
+    // A host that hangs is what one wants to look into.
+    if let Err(error) = machine.wait_for_stage("enrolled", BOOT) {
+        println!("{error:#}");
+    }
     machine.shell()?.wait_ready(COMMAND)?;
     let mut commands: Vec<_> = std::env::args().skip(1).collect();
     if commands.first().is_some_and(|first| first == "--no-rent") {
