@@ -193,8 +193,7 @@ fn read_urls(section: &Section<'_, '_>) -> Result<Vec<String>, SiteError> {
         return Err(first.invalid("stands beside `marketplace.urls`", "one of the two"));
     }
     for found in single.into_iter().chain(several) {
-        let url =
-            text::marketplace_url(found.value).map_err(|problem| found.invalid(problem, WRITE))?;
+        let url = text::https_url(found.value).map_err(|problem| found.invalid(problem, WRITE))?;
         if !urls.contains(&url) {
             urls.push(url);
         }

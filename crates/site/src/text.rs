@@ -6,7 +6,7 @@ use x509_cert::der::EncodePem as _;
 use x509_cert::der::pem::LineEnding;
 
 /// An `https://host[:port]` address without path, in its plain form.
-pub(crate) fn marketplace_url(text: &str) -> Result<String, String> {
+pub(crate) fn https_url(text: &str) -> Result<String, String> {
     base_url(text, &["https"])
 }
 
@@ -104,7 +104,7 @@ mod tests {
             "https://hub.example:8443/",
             "https://[2001:db8::1]:8443",
         ] {
-            let plain = marketplace_url(good).unwrap();
+            let plain = https_url(good).unwrap();
             assert_eq!(plain, good.trim_end_matches('/'));
         }
         for (bad, word) in [
@@ -118,7 +118,7 @@ mod tests {
             ("https://hub:", "port"),
             ("", "URL"),
         ] {
-            let error = marketplace_url(bad).unwrap_err();
+            let error = https_url(bad).unwrap_err();
             assert!(
                 error.contains(word) && !error.contains("secret"),
                 "{bad}: {error}"
