@@ -9,6 +9,7 @@
 mod body;
 mod builder;
 mod connect;
+mod dial;
 mod error;
 mod response;
 mod time;

@@ -12,6 +12,7 @@ use rustls::pki_types::PrivateKeyDer;
 use surplus_pki::{Certificate, KeyPair};
 
 use super::connect::{self, Proxy};
+use super::dial::Interfaces;
 use super::trust::{Trust, Verifier};
 use super::{Client, Shared};
 use crate::clock::Clock;
@@ -23,6 +24,7 @@ pub struct Builder {
     pub(super) trust: Option<Trust>,
     identity: Option<(KeyPair, Certificate)>,
     proxy: Option<String>,
+    interfaces: Option<Interfaces>,
     connect_timeout: Duration,
     timeout: Duration,
     clock: Clock,
@@ -55,6 +57,7 @@ impl Default for Builder {
             trust: None,
             identity: None,
             proxy: None,
+            interfaces: None,
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_secs(30),
             clock: Clock::system(),
@@ -90,6 +93,14 @@ impl Builder {
     #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(url.into());
+        self
+    }
+
+    /// Network cards to try beside the kernel's routes when these do not lead
+    /// to the server; `names` is asked at each connection.
+    #[must_use]
+    pub fn interfaces(mut self, names: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
+        self.interfaces = Some(Interfaces::new(names));
         self
     }
 
@@ -147,7 +158,7 @@ impl Builder {
         bases.shuffle(&mut rand::rng());
         let proxy = self.proxy.as_deref().map(Proxy::parse).transpose()?;
         let tls = tls(verifier, self.identity.as_ref(), &self.clock)?;
-        let connector = connect::connector(tls, proxy, self.connect_timeout);
+        let connector = connect::connector(tls, proxy, self.interfaces, self.connect_timeout);
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())

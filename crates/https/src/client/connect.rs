@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::builder::BuildError;
+use super::dial::{Dial, Interfaces};
 
 type Tcp = TokioIo<TcpStream>;
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -62,8 +63,8 @@ impl Proxy {
 /// The way to a server, before TLS.
 #[derive(Clone, Debug)]
 pub(super) enum Route {
-    Direct(HttpConnector),
-    Proxy(Tunnel<HttpConnector>),
+    Direct(Dial),
+    Proxy(Tunnel<Dial>),
 }
 
 impl Service<Uri> for Route {
@@ -73,17 +74,14 @@ impl Service<Uri> for Route {
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         match self {
-            Self::Direct(direct) => direct.poll_ready(context).map_err(Into::into),
+            Self::Direct(direct) => direct.poll_ready(context),
             Self::Proxy(tunnel) => tunnel.poll_ready(context).map_err(Into::into),
         }
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
         match self {
-            Self::Direct(direct) => {
-                let connecting = direct.call(to);
-                Box::pin(async move { Ok(connecting.await?) })
-            }
+            Self::Direct(direct) => direct.call(to),
             Self::Proxy(tunnel) => {
                 let connecting = tunnel.call(to);
                 Box::pin(async move { Ok(connecting.await?) })
@@ -102,6 +100,7 @@ pub(super) struct Connector {
 pub(super) fn connector(
     tls: rustls::ClientConfig,
     proxy: Option<Proxy>,
+    interfaces: Option<Interfaces>,
     timeout: Duration,
 ) -> Connector {
     let mut tcp = HttpConnector::new();
@@ -109,10 +108,11 @@ pub(super) fn connector(
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(Duration::from_secs(60)));
     tcp.set_connect_timeout(Some(timeout));
+    let dial = Dial::new(tcp, interfaces);
     let route = match proxy {
-        None => Route::Direct(tcp),
+        None => Route::Direct(dial),
         Some(Proxy { uri, authorization }) => {
-            let tunnel = Tunnel::new(uri, tcp);
+            let tunnel = Tunnel::new(uri, dial);
             Route::Proxy(match authorization {
                 Some(authorization) => tunnel.with_auth(authorization),
                 None => tunnel,

@@ -14,6 +14,9 @@ use surplus_pki::Certificate;
 
 use crate::clock::unix_time;
 
+/// How many certificates of a chain are named when none of them fits.
+const MOST_SHOWN: usize = 3;
+
 /// What a client believes in. The system's list of CAs is never asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -27,11 +30,22 @@ pub enum Trust {
 /// Why a chain does not fit a pin.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "its chain holds no CA certificate with the pinned fingerprint sha256:{}",
-    hex(pin)
+    "its chain holds no CA certificate with the pinned fingerprint sha256:{}, {}",
+    hex(pin),
+    shown(seen)
 )]
 pub struct PinMismatch {
     pin: [u8; 32],
+    /// Fingerprints of the CA certificates that the server sent instead.
+    seen: Vec<[u8; 32]>,
+}
+
+fn shown(seen: &[[u8; 32]]) -> String {
+    if seen.is_empty() {
+        return "nor any other".to_owned();
+    }
+    let seen: Vec<_> = seen.iter().take(MOST_SHOWN).map(|one| hex(one)).collect();
+    format!("but sha256:{}", seen.join(", sha256:"))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -78,15 +92,23 @@ impl Verifier {
     fn root(&self, chain: &[CertificateDer<'_>]) -> Result<CertificateDer<'static>, Error> {
         match &self.trust {
             Trust::Authority(certificate) => Ok(certificate.der().clone()),
-            Trust::Pin(pin) => chain
-                .iter()
-                .filter_map(|der| Certificate::from_der(der).ok())
-                .find(|certificate| certificate.is_authority() && certificate.fingerprint() == *pin)
-                .map(|certificate| certificate.der().clone())
-                .ok_or_else(|| {
-                    let mismatch = Arc::new(PinMismatch { pin: *pin });
-                    Error::InvalidCertificate(CertificateError::Other(OtherError(mismatch)))
-                }),
+            Trust::Pin(pin) => {
+                let authorities: Vec<_> = chain
+                    .iter()
+                    .filter_map(|der| Certificate::from_der(der).ok())
+                    .filter(Certificate::is_authority)
+                    .collect();
+                let pinned = authorities
+                    .iter()
+                    .find(|certificate| certificate.fingerprint() == *pin);
+                pinned
+                    .map(|certificate| certificate.der().clone())
+                    .ok_or_else(|| {
+                        let seen = authorities.iter().map(Certificate::fingerprint).collect();
+                        let mismatch = Arc::new(PinMismatch { pin: *pin, seen });
+                        Error::InvalidCertificate(CertificateError::Other(OtherError(mismatch)))
+                    })
+            }
         }
     }
 }

@@ -46,7 +46,14 @@ async fn a_wrong_pin_is_refused_and_named() {
         .unwrap();
     let answer = client.get_json("/who").await;
     assert!(!answer.as_ref().unwrap_err().retryable());
-    assert!(untrusted(answer).contains(&"ab".repeat(32)));
+    let (reason, seen) = (untrusted(answer), site.authority.certificate());
+    assert!(reason.contains(&"ab".repeat(32)), "{reason}");
+    let seen: String = seen
+        .fingerprint()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert!(reason.contains(&format!("but sha256:{seen}")), "{reason}");
 }
 
 #[tokio::test]
@@ -145,9 +152,11 @@ async fn a_host_at_1970_learns_the_time_from_the_pinned_server_alone() {
         "a clock can be set right"
     );
     untrusted(lost);
-    let told = server_time(builder.clone().trust(pin)).await.unwrap();
+    let told = server_time(builder.clone().trust(pin), "/healthz")
+        .await
+        .unwrap();
     assert!(told.duration_since(Timestamp::now()).abs() < SignedDuration::from_secs(60));
-    let wrong = server_time(builder.trust(Trust::Pin([0; 32]))).await;
+    let wrong = server_time(builder.trust(Trust::Pin([0; 32])), "/healthz").await;
     assert!(
         matches!(wrong, Err(TimeError::Client(ClientError::Untrusted { .. }))),
         "{wrong:?}"
@@ -167,7 +176,7 @@ async fn a_time_outside_of_the_servers_own_validity_is_not_believed() {
         .replace(&key, &certificate, authority.certificate())
         .unwrap();
     let trust = Trust::Authority(authority.certificate().clone());
-    let told = server_time(site.builder().trust(trust)).await;
+    let told = server_time(site.builder().trust(trust), "/healthz").await;
     assert!(
         matches!(told, Err(TimeError::Implausible { .. })),
         "{told:?}"
