@@ -1,14 +1,20 @@
-//! Writing a site file into an ISO: a copy with 64 KiB changed in place.
+//! Writing the site into a copy of an artefact, in place: the site file into an
+//! ISO's reserved area, its address into a unified kernel image.
 
-use std::fs;
+mod kernel;
+
+use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use surplus_medium::area::{self, AreaError};
-use surplus_site::{Site, SiteError};
+use surplus_site::{PointerError, Site, SiteError};
 
+pub use self::kernel::{CustomizedKernel, SiteAddress, customize_kernel};
+use crate::efi::EfiError;
 use crate::iso::{Iso, OpenError};
+use crate::signing::SignError;
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +27,7 @@ pub struct Customized {
     pub has_token: bool,
 }
 
-/// Why no customised ISO was made. The input is as it was, and the output too.
+/// Why no customised copy was made. The input is as it was, and the output too.
 #[derive(Debug, thiserror::Error)]
 pub enum CustomizeError {
     #[error("reading the site file {}", path.display())]
@@ -39,6 +45,19 @@ pub enum CustomizeError {
     SameFile { path: PathBuf },
     #[error("writing {}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error("{0}; {next}", next = .0.next())]
+    SiteAddress(PointerError),
+    #[error(
+        "{url} is no address that a host could fetch the root image from; write \
+         http://HOST[:PORT]/root.img (it is verified by its hash)"
+    )]
+    RootAddress { url: String },
+    #[error("reading {}", path.display())]
+    ReadKernel { path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Kernel { path: PathBuf, source: EfiError },
+    #[error(transparent)]
+    Sign(#[from] SignError),
 }
 
 /// Copies `input` to `output` with the site file in its reserved area.
@@ -77,26 +96,40 @@ pub fn customize(site: &Path, input: &Path, output: &Path) -> Result<Customized,
     })
 }
 
+fn write(iso: &mut Iso, area: &[u8], output: &Path) -> io::Result<()> {
+    replace(output, PRIVATE, |part| {
+        iso.file.seek(SeekFrom::Start(0))?;
+        let copied = io::copy(&mut iso.file, part)?;
+        if copied != iso.size {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the input changed while it was read",
+            ));
+        }
+        part.seek(SeekFrom::Start(iso.area.offset))?;
+        part.write_all(area)
+    })
+}
+
+/// A token may be in it.
+const PRIVATE: u32 = 0o600;
+
 /// Writes beside the output, and renames when all of it is on the disk; a
 /// failure on the way removes the half-made file.
-fn write(iso: &mut Iso, area: &[u8], output: &Path) -> io::Result<()> {
+fn replace(
+    output: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = match output.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
     let mut part = tempfile::Builder::new()
         .prefix(".surplus-image-")
+        .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(directory)?;
-    iso.file.seek(SeekFrom::Start(0))?;
-    let copied = io::copy(&mut iso.file, part.as_file_mut())?;
-    if copied != iso.size {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the input changed while it was read",
-        ));
-    }
-    part.as_file_mut().seek(SeekFrom::Start(iso.area.offset))?;
-    part.as_file_mut().write_all(area)?;
+    fill(part.as_file_mut())?;
     part.as_file().sync_all()?;
     part.persist(output)?;
     Ok(())

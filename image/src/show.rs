@@ -1,10 +1,13 @@
-//! What is in an ISO, for people; secrets are masked.
+//! What is in an ISO or an EFI program, for people; secrets are masked.
+
+mod efi;
 
 use std::path::Path;
 
 use surplus_medium::iso9660::{SECTOR, read_at};
 use surplus_site::Site;
 
+pub use self::efi::{ShowEfiError, ShownEfi, show_efi};
 use crate::iso::{Iso, OpenError};
 
 /// What is in an ISO.

@@ -1,5 +1,6 @@
-//! A small ISO of our shape for the tests, made by hand: a root image with its
-//! tree, a site area, and a kernel command line, as the image build lays them.
+//! Small artefacts of our shape for the tests, made by hand: an ISO with a root
+//! image and its tree, a site area and a kernel command line, as the image build
+//! lays them; and a unified kernel image.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -125,4 +126,66 @@ fn record(name: &[u8], sector: usize, size: usize, directory: bool) -> Vec<u8> {
     bytes[32] = u8::try_from(name.len()).unwrap();
     bytes[33..33 + name.len()].copy_from_slice(name);
     bytes
+}
+
+/// A root hash that a kernel image names.
+pub(crate) const HASH: &str = "30963ba806de3b535e612e77b7c1ee6add0e5e93248a5e7d28b1c57587857544";
+
+/// The beginning of every command line, up to the root hash.
+pub(crate) fn line() -> String {
+    format!("console=tty0 quiet surplus.roothash={HASH}")
+}
+
+/// A unified kernel image with this command line in room for `room` bytes, as
+/// signing programs take it.
+pub(crate) fn kernel(line: &str, room: usize) -> Vec<u8> {
+    const HEADER: usize = 0x40;
+    const ALIGN: usize = 512;
+    let sections: [(&[u8], Vec<u8>); 3] = [
+        (b".text", vec![0xc3; 100]),
+        (b".cmdline", format!("{line:room$}").into_bytes()),
+        (b".linux", b"a kernel".repeat(90)),
+    ];
+    let mut image = vec![0; 2 * ALIGN];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"MZ");
+    put(0x3c, &[0x40]);
+    put(HEADER, b"PE\0\0\x64\x86");
+    put(HEADER + 6, &[3, 0]);
+    put(HEADER + 20, &[240, 0, 0x22, 0]);
+    let optional = HEADER + 24;
+    put(optional, &0x20b_u16.to_le_bytes());
+    for (at, value) in [
+        (16, 4096),
+        (32, 4096),
+        (36, 512),
+        (56, 5 * 4096),
+        (60, 1024),
+        (108, 16),
+    ] {
+        put(optional + at, &u32::to_le_bytes(value));
+    }
+    put(optional + 68, &[10, 0]);
+    for (index, (name, content)) in sections.into_iter().enumerate() {
+        let entry = optional + 240 + index * 40;
+        let fields = [
+            content.len(),
+            (index + 1) * 4096,
+            content.len().next_multiple_of(ALIGN),
+            image.len(),
+        ];
+        image[entry..entry + name.len()].copy_from_slice(name);
+        for (number, field) in fields.into_iter().enumerate() {
+            let at = entry + 8 + number * 4;
+            image[at..at + 4].copy_from_slice(&u32::try_from(field).unwrap().to_le_bytes());
+        }
+        image.extend(content);
+        image.resize(image.len().next_multiple_of(ALIGN), 0);
+    }
+    image
+}
+
+/// A program that the tests compare with, of this machine.
+pub(crate) fn program(name: &str) -> std::process::Command {
+    std::process::Command::new(name)
 }

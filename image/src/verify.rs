@@ -1,4 +1,6 @@
-//! Checking artefacts: checksums, and each block of the root.
+//! Checking artefacts: checksums, each block of the root, signatures.
+
+mod efi;
 
 use std::fs::{self, File};
 use std::io;
@@ -6,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use surplus_medium::iso9660::Extent;
 
+pub use self::efi::verify_efi;
 use crate::iso::{Iso, OpenError};
+use crate::signing::SignError;
 use crate::{sums, verity};
 
 const SUMS: &str = "SHA256SUMS";
@@ -39,6 +43,8 @@ pub enum VerifyError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is no list of SHA-256 sums", path.display())]
     Sums { path: PathBuf },
+    #[error(transparent)]
+    Signature(#[from] SignError),
 }
 
 /// Checks a directory of artefacts, or one ISO (against the `SHA256SUMS` beside

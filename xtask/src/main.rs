@@ -22,7 +22,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Builds the boot artefacts into target/image.
-    Image,
+    Image(image::Args),
     /// Runs every test, or one part.
     Test(test::Args),
     /// Boots a host, rents a guest on it, shows its console and its bill.
@@ -33,7 +33,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Image => image::build(&workspace_root()).map(drop),
+        Command::Image(args) => image::run(&workspace_root(), &args),
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -95,6 +95,11 @@ pub(crate) const TESTS: Needs = Needs(&[
         found_at: &["/usr/bin/qemu-img"],
         why: "makes the disks that the agent judges and grows",
     },
+    Need {
+        package: "sbsigntool",
+        found_at: &["/usr/bin/sbsign"],
+        why: "signs and checks the boot images that ours are compared with",
+    },
 ]);
 
 /// Whether this process runs as root.

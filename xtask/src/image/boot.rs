@@ -1,10 +1,11 @@
-//! What the firmware loads: kernel, initramfs, and both with the command line
-//! as one unified kernel image.
+//! Kernel, initramfs, and both with the command line as one unified kernel
+//! image, which nobody has signed yet.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use surplus_image::efi::ROOM;
 
 use super::root::{Base, Root};
 use super::stamp::{Inputs, Key, up_to_date_or};
@@ -24,13 +25,13 @@ const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 quiet loglevel=4 p
 #[derive(Debug)]
 pub(crate) struct Boot {
     pub(crate) key: Key,
-    /// `surplus.efi`.
-    pub(crate) uki: PathBuf,
-    /// The command line, root hash included.
+    /// The unified kernel image, as unsigned.
+    pub(crate) unsigned: PathBuf,
+    /// The command line, root hash included, without padding.
     pub(crate) command_line: String,
 }
 
-/// Makes `vmlinuz`, `initrd` and `surplus.efi`.
+/// Makes `vmlinuz`, `initrd` and the unified kernel image.
 pub(crate) fn image(
     build: &Build,
     base: &Base,
@@ -40,7 +41,7 @@ pub(crate) fn image(
 ) -> anyhow::Result<Boot> {
     let stage = progress.stage("boot");
     let command_line = format!("{COMMAND_LINE} surplus.roothash={}", root.conf.hash);
-    let key = Inputs::new("boot 1")
+    let key = Inputs::new("boot 2")
         .text(root.key.as_str())
         .text(&command_line)
         .path(init)?
@@ -49,9 +50,9 @@ pub(crate) fn image(
         .path(&build.workspace.join("xtask/src/initrd.rs"))?
         .path(&build.workspace.join("xtask/src/initrd"))?
         .key();
-    let [uki, vmlinuz, initrd] =
-        ["surplus.efi", "vmlinuz", "initrd"].map(|name| build.out.join(name));
-    let outputs = [uki.clone(), vmlinuz.clone(), initrd.clone()];
+    let unsigned = build.work.join("unsigned.efi");
+    let [vmlinuz, initrd] = ["vmlinuz", "initrd"].map(|name| build.out.join(name));
+    let outputs = [unsigned.clone(), vmlinuz.clone(), initrd.clone()];
     let ran = up_to_date_or(&build.work, "boot", &key, &outputs, || {
         stage.say("packing the initramfs");
         fs::copy(&base.vmlinuz, &vmlinuz).context("copying the kernel")?;
@@ -61,14 +62,14 @@ pub(crate) fn image(
         bytes.extend(fs::read(&packed)?);
         fs::write(&initrd, bytes).with_context(|| format!("writing {}", initrd.display()))?;
         stage.say("making the unified kernel image");
-        unify(build, &vmlinuz, &initrd, &command_line, &uki)
+        unify(build, &vmlinuz, &initrd, &command_line, &unsigned)
     })?;
-    let megabytes = uki.metadata()?.len() as f64 / 1e6;
+    let megabytes = unsigned.metadata()?.len() as f64 / 1e6;
     let state = if ran { "made" } else { "unchanged" };
     stage.done(&format!("unified kernel image {state}, {megabytes:.1} MB"));
     Ok(Boot {
         key,
-        uki,
+        unsigned,
         command_line,
     })
 }
@@ -85,6 +86,14 @@ fn unify(
         &os_release,
         "ID=surplus\nNAME=Surplus\nPRETTY_NAME=\"Surplus host\"\n",
     )?;
+    // Room to write the site's address into a finished image; the stub takes
+    // the spaces off again. From a file, for ukify takes them off arguments.
+    ensure!(
+        command_line.len() <= ROOM / 2,
+        "the kernel command line leaves too little of its {ROOM} bytes for the site's address"
+    );
+    let padded = build.work.join("command-line");
+    fs::write(&padded, format!("{command_line:ROOM$}"))?;
     let mut command = build.tools.command("ukify");
     command
         .env("SOURCE_DATE_EPOCH", EPOCH)
@@ -94,7 +103,7 @@ fn unify(
         .arg("--initrd")
         .arg(initrd)
         .arg("--cmdline")
-        .arg(command_line)
+        .arg(format!("@{}", padded.display()))
         .arg("--os-release")
         .arg(format!("@{}", os_release.display()))
         .arg("--stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub")

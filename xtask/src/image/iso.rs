@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::boot::Boot;
+use super::loaders::Loaders;
 use super::root::Root;
 use super::stamp::{Inputs, up_to_date_or};
-use super::{Build, EPOCH, Progress, pe, run};
+use super::{Build, EPOCH, Progress, run};
 
 /// GRUB counts block lists in sectors of this many bytes.
 const SECTOR: usize = 512;
@@ -41,19 +42,20 @@ pub(crate) fn image(
     build: &Build,
     root: &Root,
     boot: &Boot,
+    loaders: &Loaders,
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let stage = progress.stage("iso");
     let iso = build.out.join("surplus.iso");
     let key = Inputs::new("iso 1")
         .text(root.key.as_str())
-        .text(boot.key.as_str())
+        .text(loaders.key.as_str())
         .key();
     let ran = up_to_date_or(&build.work, "iso", &key, std::slice::from_ref(&iso), || {
         stage.say("making the boot loaders");
         let label = volume_id(&root.conf.hash);
-        let efi = efi_image(build, &boot.uki)?;
-        let grub = grub_core(build, &label, &efi, boot)?;
+        let efi = efi_image(build, &loaders.uki)?;
+        let grub = grub_core(build, &label, &efi, &loaders.uki, &boot.command_line)?;
         let site = build.work.join("site.bin");
         fs::write(&site, surplus_medium::area::empty())?;
         stage.say("making the ISO");
@@ -127,16 +129,17 @@ fn efi_image(build: &Build, uki: &Path) -> anyhow::Result<PathBuf> {
 
 /// GRUB with its script inside: find the medium by its label, read kernel and
 /// initramfs out of the image that UEFI boots, start.
-fn grub_core(build: &Build, label: &str, efi: &Path, boot: &Boot) -> anyhow::Result<PathBuf> {
+fn grub_core(
+    build: &Build,
+    label: &str,
+    efi: &Path,
+    uki: &Path,
+    command_line: &str,
+) -> anyhow::Result<PathBuf> {
     let script = build.work.join("grub.cfg");
     fs::write(
         &script,
-        grub_script(
-            label,
-            &fs::read(efi)?,
-            &fs::read(&boot.uki)?,
-            &boot.command_line,
-        )?,
+        grub_script(label, &fs::read(efi)?, &fs::read(uki)?, command_line)?,
     )?;
     let core = build.work.join("grub.img");
     let mut command = build.tools.command("grub-mkimage");
@@ -158,7 +161,8 @@ fn grub_core(build: &Build, label: &str, efi: &Path, boot: &Boot) -> anyhow::Res
 fn grub_script(label: &str, efi: &[u8], uki: &[u8], command_line: &str) -> anyhow::Result<String> {
     let start = uki_in_image(efi, uki)?;
     let blocks = |name: &str| -> anyhow::Result<String> {
-        let section = pe::section(uki, name).context("reading the unified kernel image")?;
+        let section =
+            surplus_image::efi::section(uki, name).context("reading the unified kernel image")?;
         let first = start + section.start;
         if first % SECTOR != 0 {
             bail!("section {name} begins at byte {first}, which no block list can name");

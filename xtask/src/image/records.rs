@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::boot::Boot;
+use super::loaders::Loaders;
 use super::root::Root;
 use super::stamp::{Inputs, up_to_date_or};
 use super::{Build, Progress, run, size};
@@ -19,10 +20,23 @@ const SUMMED: &[&str] = &[
     "boot.ipxe",
     "initrd",
     "root.img",
+    "snponly.efi",
     "surplus.cdx.json",
     "surplus.efi",
     "surplus.iso",
+    "undionly.kpxe",
     "vmlinuz",
+];
+
+/// Packages of the tools tree of which a part goes into the artefacts, by their
+/// SPDX licences.
+const FROM_TOOLS: &[(&str, &str)] = &[
+    // snponly.efi, undionly.kpxe.
+    ("ipxe", "GPL-2.0-only"),
+    // The stub of surplus.efi.
+    ("systemd-boot-efi", "LGPL-2.1-or-later"),
+    // The ISO's loader for BIOS.
+    ("grub-pc-bin", "GPL-3.0-or-later"),
 ];
 
 /// Writes all records of this build.
@@ -30,14 +44,15 @@ pub(crate) fn write(
     build: &Build,
     root: &Root,
     boot: &Boot,
+    loaders: &Loaders,
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let stage = progress.stage("records");
     let template = build.workspace.join("pxe/boot.ipxe");
     let lock = build.workspace.join("Cargo.lock");
-    let key = Inputs::new("records 1")
+    let key = Inputs::new("records 2")
         .text(root.key.as_str())
-        .text(boot.key.as_str())
+        .text(loaders.key.as_str())
         .path(&template)?
         .path(&lock)?
         .key();
@@ -101,6 +116,9 @@ fn write_bill(build: &Build, lock: &Path) -> anyhow::Result<()> {
     let packages = fs::read_to_string(&packages).context("reading the list of packages")?;
     let lock = fs::read_to_string(lock).context("reading Cargo.lock")?;
     let mut components: Vec<Value> = packages.lines().filter_map(debian).collect();
+    for (package, licence) in FROM_TOOLS {
+        components.push(tool(build, package, licence)?);
+    }
     components.extend(crates(&lock).into_iter().map(crate_component));
     let bill = json!({
         "bomFormat": "CycloneDX",
@@ -138,6 +156,18 @@ fn debian(line: &str) -> Option<Value> {
             { "name": "debian:source-version", "value": source_version },
         ],
     }))
+}
+
+/// A package of the tools tree.
+fn tool(build: &Build, package: &str, licence: &str) -> anyhow::Result<Value> {
+    let mut query = build.tools.command("dpkg-query");
+    let format = r"${Package}\t${Version}\t${source:Package}\t${source:Version}\n";
+    query.args(["--show", "--showformat", format, package]);
+    let line = run::output(&mut query, "dpkg-query")?;
+    let mut component = debian(line.trim_end())
+        .with_context(|| format!("dpkg-query says {line:?} about {package}"))?;
+    component["licenses"] = json!([{ "license": { "id": licence } }]);
+    Ok(component)
 }
 
 fn crate_component((name, version, checksum): (String, String, Option<String>)) -> Value {
