@@ -95,15 +95,17 @@ pub enum SaveError {
 }
 
 impl Authority {
-    /// Makes a new key and its self-signed certificate.
+    /// Makes a new key and its self-signed certificate, for a marketplace.
     pub fn create(now: Timestamp) -> Result<Self, IssueError> {
+        Self::create_named("Surplus marketplace", now)
+    }
+
+    /// The same for somebody else; the name gets a mark of the key.
+    pub fn create_named(owner: &str, now: Timestamp) -> Result<Self, IssueError> {
         let key = KeyPair::generate()?;
         // A roll-over makes a second authority: names must differ, or the
         // issuer of a certificate would be ambiguous.
-        let name = format!(
-            "Surplus marketplace {}",
-            &hex::encode(key.fingerprint())[..8]
-        );
+        let name = format!("{owner} {}", &hex::encode(key.fingerprint())[..8]);
         let mut params = params(&name, now, CA_LIFETIME)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

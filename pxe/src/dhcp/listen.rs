@@ -1,0 +1,171 @@
+//! The sockets of proxy-DHCP.
+//!
+//! A DHCP server may run on this very machine, and must lose no packet to us.
+//! Linux gives a unicast packet to one socket, the most specific: a socket of
+//! ours on 0.0.0.0:67 that is bound to the interface would take the renewals of
+//! its clients, and with SO_REUSEPORT half of them. A broadcast goes to every
+//! socket. So port 67 is bound at 255.255.255.255, where nothing else arrives,
+//! with SO_REUSEADDR, which the other server needs to have set as well if it
+//! listens at 0.0.0.0.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+
+use dhcproto::v4::SERVER_PORT;
+use socket2::{Domain, Socket, Type};
+use tokio::net::UdpSocket;
+
+use super::answer::{Answer, Port, Responder, Silence};
+use super::request::Request;
+use crate::interface::Interface;
+use crate::ports::{self, Protocol};
+
+/// Where PXE clients ask a boot server.
+const BOOT_SERVER_PORT: u16 = 4011;
+
+/// The sockets, bound.
+#[derive(Debug)]
+pub struct Listener {
+    broadcasts: UdpSocket,
+    boot_server: UdpSocket,
+}
+
+/// Why a port cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error(
+        "port 67 is held by {holder}, which does not share it. Next: run surplus-netboot on \
+         another machine of the same network; or let it bind to interfaces (dnsmasq: \
+         bind-interfaces); or let it tell hosts where to boot (pxe/dnsmasq.conf, \
+         pxe/kea-dhcp4.conf) and start surplus-netboot with --no-dhcp"
+    )]
+    Held {
+        holder: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot listen on UDP port {port} of {interface}, which is held by {holder}")]
+    InUse {
+        port: u16,
+        interface: String,
+        holder: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "cannot listen on UDP port {port} of {interface}: that needs root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW"
+    )]
+    Forbidden {
+        port: u16,
+        interface: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot listen on UDP port {port} of {interface}")]
+    Other {
+        port: u16,
+        interface: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Listener {
+    /// Binds the ports on `interface`.
+    ///
+    /// # Errors
+    ///
+    /// Where a port is held by another program, or may not be bound.
+    pub fn bind(interface: &Interface) -> Result<Self, ListenError> {
+        let failed = |port: u16, source: io::Error| {
+            let interface = interface.name.clone();
+            let holder = || ports::holder(Protocol::Udp, port);
+            match source.kind() {
+                io::ErrorKind::AddrInUse if port == SERVER_PORT => ListenError::Held {
+                    holder: holder(),
+                    source,
+                },
+                io::ErrorKind::AddrInUse => ListenError::InUse {
+                    port,
+                    interface,
+                    holder: holder(),
+                    source,
+                },
+                io::ErrorKind::PermissionDenied => ListenError::Forbidden {
+                    port,
+                    interface,
+                    source,
+                },
+                _ => ListenError::Other {
+                    port,
+                    interface,
+                    source,
+                },
+            }
+        };
+        Ok(Self {
+            broadcasts: socket(interface, Ipv4Addr::BROADCAST, SERVER_PORT, true)
+                .map_err(|error| failed(SERVER_PORT, error))?,
+            boot_server: socket(interface, interface.address, BOOT_SERVER_PORT, false)
+                .map_err(|error| failed(BOOT_SERVER_PORT, error))?,
+        })
+    }
+
+    /// Answers for ever. `seen` is told of each request and what came of it.
+    pub async fn serve(
+        self,
+        responder: Arc<Responder>,
+        seen: impl Fn(&Request, Result<&Answer, Silence>),
+    ) {
+        let mut packet = vec![0; 2048];
+        let mut second = vec![0; 2048];
+        loop {
+            // Cancel safe: `recv_from` is.
+            let (port, socket, received, bytes) = tokio::select! {
+                received = self.broadcasts.recv_from(&mut packet) => {
+                    (Port::Dhcp, &self.broadcasts, received, &packet)
+                }
+                received = self.boot_server.recv_from(&mut second) => {
+                    (Port::BootServer, &self.boot_server, received, &second)
+                }
+            };
+            let (length, from) = match received {
+                Ok((length, SocketAddr::V4(from))) => (length, from),
+                Ok(_) => continue,
+                Err(error) => {
+                    // The interface went down, or a client's port is closed.
+                    tracing::debug!(%error, "cannot receive a DHCP packet");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Some(request) = Request::read(&bytes[..length]) else {
+                continue;
+            };
+            let answer = responder.answer_to(&request, port, from);
+            seen(&request, answer.as_ref().map_err(|silence| *silence));
+            if let Ok(answer) = answer
+                && let Err(error) = socket.send_to(&answer.packet, answer.to).await
+            {
+                let mac = request.mac;
+                tracing::warn!(%mac, to = %answer.to, %error, "cannot send a DHCP answer");
+            }
+        }
+    }
+}
+
+fn socket(
+    interface: &Interface,
+    address: Ipv4Addr,
+    port: u16,
+    shared: bool,
+) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_reuse_address(shared)?;
+    socket.set_broadcast(true)?;
+    socket.bind_device(Some(interface.name.as_bytes()))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddrV4::new(address, port).into())?;
+    UdpSocket::from_std(socket.into())
+}
