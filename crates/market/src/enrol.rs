@@ -1,39 +1,42 @@
 //! The register of hosts: who is in it, under which key, and who may join.
 //!
 //! What always holds: a host is known by its key, and one key names one host.
-//! The same hardware coming back with a new key keeps its id if a token or an
-//! operator says so; from then on the old key is unknown. A machine that still
-//! calls is never replaced by one that claims to be it: the claimant waits
-//! until the old one is silent, or calls again and so proves to be another.
+//! The same hardware coming back with a new key keeps its id if a token, an
+//! operator or an admission rule says so; from then on the old key is unknown.
+//! A machine that still calls is never replaced by one that claims to be it:
+//! the claimant waits until the old one is silent, or calls again and so proves
+//! to be another. An admission rule, which no secret stands behind, undoes no
+//! operator's decision and lets no second machine in beside its like.
+
+mod boots;
+mod renewal;
+mod standing;
+mod voucher;
 
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use surplus_protocol::Digest;
+use surplus_protocol::admission::Admission;
 use surplus_protocol::api::HostState;
-use surplus_protocol::ids::{BootId, HostId};
+use surplus_protocol::ids::HostId;
 use surplus_protocol::inventory::HardwareIdentity;
 
 use crate::presence::Presence;
-use crate::records::{FormerBoot, HostRecord};
+use crate::records::HostRecord;
 use crate::store::{StoreError, Tx};
 use crate::token::{self, TokenRefusal};
 
-/// How many former boots are remembered.
-const FORMER_BOOTS: usize = 16;
-
-/// A former boot that spoke up this often is alive beside the present one. One
-/// sighting may be a request that a proxy held back.
-const SIGHTINGS_OF_A_LIVE_BOOT: u32 = 2;
+pub use boots::{BootSeen, see_boot};
+pub use renewal::{RenewError, renew, use_key};
+use standing::{Standing, inherit, is_same, standing};
+use voucher::Voucher;
 
 /// Most hosts that may wait for approval.
 const MAX_PENDING: usize = 1000;
 
 /// A pending host that asks again within this time asks on.
 const ASKS_ON: SignedDuration = SignedDuration::from_secs(90);
-
-/// A call that was on its way when its machine was restarted comes no later.
-const LATE_CALL: SignedDuration = SignedDuration::from_secs(5);
 
 /// Who asks to join.
 #[derive(Clone, Debug)]
@@ -44,8 +47,11 @@ pub struct Applicant {
     pub token: Option<Digest>,
     pub from: IpAddr,
     pub site: String,
+    pub rack: String,
     pub key_storage: String,
     pub identity: HardwareIdentity,
+    pub cpu_model: String,
+    pub memory_bytes: u64,
 }
 
 /// Why a host may not join.
@@ -72,8 +78,9 @@ pub enum JudgeError {
     Store(#[from] StoreError),
 }
 
-/// Enters an applicant in the register: enrolled with a good token, else
-/// pending. Asking again with the same key is harmless and spends nothing.
+/// Enters an applicant in the register: enrolled with a good token, by an
+/// operator's approval or by an admission rule, else pending. Asking again with
+/// the same key is harmless and spends nothing.
 ///
 /// # Errors
 ///
@@ -104,128 +111,133 @@ pub async fn enrol<T: Tx>(
     };
     let entered = known.is_some();
     let mut host = known.unwrap_or_else(|| newcomer(now, fresh, applicant));
-    if host
-        .last_seen_at
-        .is_none_or(|at| now.duration_since(at) > ASKS_ON)
-    {
-        host.enrolled_at = now;
-    }
-    host.last_seen_at = Some(now);
-    host.identity.clone_from(&applicant.identity);
-    let Some(token) = token else {
-        host.detail = format!(
-            "asked to join without a token from {}",
-            applicant.from.to_canonical()
-        );
-        if !entered {
-            let hosts = tx.hosts().await?;
+    listen(&mut host, now, applicant);
+    let hosts = forget_former_asks(tx, &host, now).await?;
+    let standing = standing(&hosts, &host, presence, now);
+    let voucher = match (token, &host.admitted_by) {
+        (Some(token), _) => Ok(Voucher::Token(token)),
+        (None, Some(Admission::Operator { key })) => Ok(Voucher::Operator(key.clone())),
+        (None, _) => voucher::by_rule(tx, now, &hosts, &host, standing).await?,
+    };
+    match voucher {
+        Ok(voucher) => Ok(admit(tx, presence, now, &hosts, standing, host, voucher).await?),
+        Err(why) => {
             let pending = hosts.iter().filter(|host| host.state == HostState::Pending);
             let waiting = pending.count();
-            if waiting >= MAX_PENDING {
+            if !entered && waiting >= MAX_PENDING {
                 return Err(EnrolError::Crowded { waiting });
             }
+            host.detail = format!(
+                "waits for approval: asked to join without a token from {}; {why}",
+                applicant.from.to_canonical()
+            );
+            tx.put_host(&host).await?;
+            Ok(host)
         }
-        return enter(tx, host, applicant).await;
-    };
-    let hosts = tx.hosts().await?;
-    let mut admitted = match standing(&hosts, &host, presence, now) {
+    }
+}
+
+/// Takes in what the applicant says of itself.
+fn listen(host: &mut HostRecord, now: Timestamp, applicant: &Applicant) {
+    let asks_on = |at: Timestamp| now.duration_since(at) <= ASKS_ON;
+    if !host.last_seen_at.is_some_and(asks_on) {
+        host.enrolled_at = now;
+    }
+    if host.identity != applicant.identity {
+        // Another machine than the one that was approved.
+        host.admitted_by = None;
+    }
+    host.last_seen_at = Some(now);
+    host.address = Some(applicant.from.to_canonical());
+    host.site.clone_from(&applicant.site);
+    host.rack.clone_from(&applicant.rack);
+    host.key_storage.clone_from(&applicant.key_storage);
+    host.identity.clone_from(&applicant.identity);
+    host.cpu_model.clone_from(&applicant.cpu_model);
+    host.memory_bytes = applicant.memory_bytes;
+}
+
+/// Removes what the same hardware left when it asked under keys that it has no
+/// more; the hosts that remain.
+async fn forget_former_asks<T: Tx>(
+    tx: &mut T,
+    host: &HostRecord,
+    now: Timestamp,
+) -> Result<Vec<HostRecord>, StoreError> {
+    let mut remain = Vec::new();
+    for old in tx.hosts().await? {
+        let silent = old
+            .last_seen_at
+            .is_none_or(|at| now.duration_since(at) > ASKS_ON);
+        if old.state == HostState::Pending && silent && is_same(&old, host) {
+            tx.delete_host(old.id).await?;
+        } else {
+            remain.push(old);
+        }
+    }
+    Ok(remain)
+}
+
+/// Lets `host` in on the voucher's word, as itself where it is a host come
+/// back; or leaves it pending, with nothing spent, while an earlier boot of its
+/// hardware may be alive.
+async fn admit<T: Tx>(
+    tx: &mut T,
+    presence: &Presence,
+    now: Timestamp,
+    hosts: &[HostRecord],
+    standing: Standing<'_>,
+    mut host: HostRecord,
+    voucher: Voucher,
+) -> Result<HostRecord, StoreError> {
+    let mut admitted = match standing {
         Standing::Waits(old) => {
-            // The token is not spent yet: it is with the admission.
-            host.detail =
-                format!("waits: host {old} is the same hardware and was alive a moment ago");
-            return enter(tx, host, applicant).await;
+            host.detail = format!(
+                "waits: host {old} is the same hardware and was alive a moment ago; {}",
+                voucher.promise()
+            );
+            tx.put_host(&host).await?;
+            return Ok(host);
         }
         Standing::Back(old) => {
-            if entered {
-                tx.delete_host(host.id).await?;
-            }
-            HostRecord {
-                key: applicant.key,
-                next_key: None,
-                ..old.clone()
-            }
+            tx.delete_host(host.id).await?;
+            come_back(old, host)
         }
-        Standing::New => {
-            inherit(tx, &hosts, &host, presence).await?;
+        Standing::New | Standing::Beside(_) => {
+            inherit(tx, hosts, &host, presence).await?;
+            host.enrolled_at = now;
             host
         }
     };
-    tx.put_token(&token).await?;
-    admitted.state = HostState::Enrolled;
-    admitted.detail = format!("joined with token {:?}", token.name);
-    enter(tx, admitted, applicant).await
-}
-
-/// Writes the record down with what the applicant says of itself.
-async fn enter<T: Tx>(
-    tx: &mut T,
-    mut host: HostRecord,
-    applicant: &Applicant,
-) -> Result<HostRecord, EnrolError> {
-    host.site.clone_from(&applicant.site);
-    host.key_storage.clone_from(&applicant.key_storage);
-    tx.put_host(&host).await?;
-    Ok(host)
-}
-
-/// How an applicant that a token vouches for stands to the hosts that have
-/// joined.
-enum Standing<'a> {
-    /// A machine that nobody knows, or one beside which its like is alive.
-    New,
-    /// The same hardware as a host that may be alive still.
-    Waits(HostId),
-    /// This host, come back with another key.
-    Back(&'a HostRecord),
-}
-
-fn standing<'a>(
-    hosts: &'a [HostRecord],
-    applicant: &HostRecord,
-    presence: &Presence,
-    now: Timestamp,
-) -> Standing<'a> {
-    let same = || {
-        hosts
-            .iter()
-            .filter(|old| old.state == HostState::Enrolled && is_same(old, applicant))
-    };
-    if let Some(old) = same().find(|old| presence.is_gone(old, now)) {
-        return Standing::Back(old);
-    }
-    // A machine that was restarted does not call under its old key again.
-    let alive_beside = |old: &&HostRecord| {
-        presence
-            .last_call(old.id)
-            .is_some_and(|at| at.duration_since(applicant.enrolled_at) > LATE_CALL)
-    };
-    match same().find(|old| !alive_beside(old)) {
-        Some(old) => Standing::Waits(old.id),
-        None => Standing::New,
-    }
-}
-
-/// Notes on hosts that were turned away that `host`, now vouched for, is their
-/// hardware: its first sync says that their guests are gone.
-async fn inherit<T: Tx>(
-    tx: &mut T,
-    hosts: &[HostRecord],
-    host: &HostRecord,
-    presence: &Presence,
-) -> Result<(), StoreError> {
-    for old in hosts {
-        let silent = presence
-            .last_call(old.id)
-            .is_none_or(|at| at <= host.enrolled_at);
-        if old.state == HostState::Rejected && is_same(old, host) && silent {
-            tx.put_host(&HostRecord {
-                replaced_by: Some(host.id),
-                ..old.clone()
-            })
-            .await?;
+    let word = voucher.word();
+    admitted.detail = match standing {
+        Standing::New | Standing::Waits(_) => word,
+        Standing::Back(_) => format!("came back with a new key; {word}"),
+        Standing::Beside(like) => {
+            format!("{word}; host {like} says that it is the same hardware, and both are alive")
         }
+    };
+    admitted.state = HostState::Enrolled;
+    admitted.admitted_by = Some(voucher.admission());
+    voucher.spend(tx).await?;
+    tx.put_host(&admitted).await?;
+    Ok(admitted)
+}
+
+/// The host `old` under the key, and with the facts, that it came back with.
+fn come_back(old: &HostRecord, now: HostRecord) -> HostRecord {
+    HostRecord {
+        key: now.key,
+        next_key: None,
+        site: now.site,
+        rack: now.rack,
+        key_storage: now.key_storage,
+        identity: now.identity,
+        cpu_model: now.cpu_model,
+        memory_bytes: now.memory_bytes,
+        address: now.address,
+        ..old.clone()
     }
-    Ok(())
 }
 
 /// The record for a key that nobody knows.
@@ -235,10 +247,15 @@ fn newcomer(now: Timestamp, fresh: HostId, applicant: &Applicant) -> HostRecord 
         state: HostState::Pending,
         detail: String::new(),
         site: applicant.site.clone(),
+        rack: applicant.rack.clone(),
         key_storage: applicant.key_storage.clone(),
         key: applicant.key,
         next_key: None,
         identity: applicant.identity.clone(),
+        cpu_model: applicant.cpu_model.clone(),
+        memory_bytes: applicant.memory_bytes,
+        address: None,
+        admitted_by: None,
         enrolled_at: now,
         certificate_expires_at: now,
         last_seen_at: None,
@@ -251,17 +268,11 @@ fn newcomer(now: Timestamp, fresh: HostId, applicant: &Applicant) -> HostRecord 
     }
 }
 
-/// Whether both are one machine, as far as it says of itself. A UUID alone does
-/// not tell: boards with the same one exist.
-fn is_same(old: &HostRecord, host: &HostRecord) -> bool {
-    let telling = host.identity.system_uuid.is_some() && !host.identity.macs.is_empty();
-    telling && old.id != host.id && old.identity == host.identity
-}
-
-/// An operator lets a host in: a pending one, or one that was turned away or
-/// quarantined and is known to be good again. Where it is the hardware of a
-/// silent host come back with a new key, the old certificate is refused from
-/// then on.
+/// The operator with the API key `by` lets a host in: a pending one, or one
+/// that was turned away or quarantined and is known to be good again. A silent
+/// host's hardware come back with a new key is that host again, and the old
+/// certificate is refused from then on; while the old one may be alive the
+/// approval is kept, and takes effect when the host asks on.
 ///
 /// # Errors
 ///
@@ -271,27 +282,24 @@ pub async fn approve<T: Tx>(
     presence: &Presence,
     now: Timestamp,
     id: HostId,
+    by: &str,
 ) -> Result<HostRecord, JudgeError> {
     let mut host = tx.host(id).await?.ok_or(JudgeError::Unknown { id })?;
-    if host.state == HostState::Enrolled {
-        return Ok(host);
-    }
-    if host.state == HostState::Pending {
-        let hosts = tx.hosts().await?;
-        inherit(tx, &hosts, &host, presence).await?;
-        for mut old in hosts {
-            let joined = old.state == HostState::Enrolled;
-            if joined && is_same(&old, &host) && presence.is_gone(&old, now) {
-                old.state = HostState::Rejected;
-                old.detail = format!("its hardware came back as host {id}");
-                old.replaced_by = Some(id);
-                tx.put_host(&old).await?;
-            }
+    let voucher = Voucher::Operator(by.to_owned());
+    match host.state {
+        HostState::Enrolled => return Ok(host),
+        HostState::Pending => {
+            host.admitted_by = Some(voucher.admission());
+            let hosts = tx.hosts().await?;
+            let standing = standing(&hosts, &host, presence, now);
+            return Ok(admit(tx, presence, now, &hosts, standing, host, voucher).await?);
         }
+        HostState::Rejected | HostState::Quarantined => {}
     }
     host.state = HostState::Enrolled;
     host.replaced_by = None;
-    "approved by an operator".clone_into(&mut host.detail);
+    host.detail = voucher.word();
+    host.admitted_by = Some(voucher.admission());
     host.former_boots.clear();
     tx.put_host(&host).await?;
     Ok(host)
@@ -311,116 +319,6 @@ pub async fn reject<T: Tx>(tx: &mut T, id: HostId) -> Result<HostRecord, JudgeEr
         tx.put_host(&host).await?;
     }
     Ok(host)
-}
-
-/// Why a certificate was not renewed.
-#[derive(Debug, thiserror::Error)]
-pub enum RenewError {
-    #[error("the register holds no host {id} with this key")]
-    Unknown { id: HostId },
-    #[error("host {id} is not enrolled: {detail}")]
-    NotEnrolled {
-        id: HostId,
-        state: HostState,
-        detail: String,
-    },
-    #[error("another host has the new key")]
-    KeyTaken,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Allows host `id`, which proved `key`, a certificate for `new_key` until
-/// `expires`. A new key takes the old one's place with its first use.
-///
-/// # Errors
-///
-/// [`RenewError`] where the register does not know the host by `key`.
-pub async fn renew<T: Tx>(
-    tx: &mut T,
-    id: HostId,
-    key: Digest,
-    new_key: Digest,
-    expires: Timestamp,
-) -> Result<HostRecord, RenewError> {
-    let host = tx.host_of_key(&key).await?.filter(|host| host.id == id);
-    let mut host = host.ok_or(RenewError::Unknown { id })?;
-    if host.state != HostState::Enrolled {
-        let HostRecord { state, detail, .. } = host;
-        return Err(RenewError::NotEnrolled { id, state, detail });
-    }
-    if tx
-        .host_of_key(&new_key)
-        .await?
-        .is_some_and(|other| other.id != id)
-    {
-        return Err(RenewError::KeyTaken);
-    }
-    use_key(&mut host, key);
-    host.next_key = Some(new_key).filter(|new| *new != host.key);
-    host.certificate_expires_at = expires;
-    tx.put_host(&host).await?;
-    Ok(host)
-}
-
-/// Takes in that the host used this one of its keys: a next key takes the old
-/// one's place. Whether anything changed.
-pub fn use_key(host: &mut HostRecord, key: Digest) -> bool {
-    if host.next_key != Some(key) {
-        return false;
-    }
-    host.key = key;
-    host.next_key = None;
-    true
-}
-
-/// Whose boot a sync comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootSeen {
-    /// The one that speaks for the host.
-    Same,
-    /// A new one: the host was restarted.
-    New,
-    /// One that another took over from: an old request, or a second machine.
-    Former,
-    /// It keeps speaking up beside the present one: two machines are alive.
-    Double,
-}
-
-/// Takes in the boot id of a sync. Two boots alive under one identity
-/// quarantine the host.
-pub fn see_boot(host: &mut HostRecord, boot: BootId) -> BootSeen {
-    if host.boot == Some(boot) {
-        return BootSeen::Same;
-    }
-    if let Some(former) = host
-        .former_boots
-        .iter_mut()
-        .find(|former| former.boot == boot)
-    {
-        former.sightings = former.sightings.saturating_add(1);
-        if former.sightings < SIGHTINGS_OF_A_LIVE_BOOT {
-            return BootSeen::Former;
-        }
-        host.state = HostState::Quarantined;
-        host.detail = format!(
-            "two machines are alive under this identity: boot {boot} and {}",
-            host.boot
-                .map_or_else(|| "none".to_owned(), |boot| boot.to_string())
-        );
-        return BootSeen::Double;
-    }
-    if let Some(old) = host.boot.replace(boot) {
-        host.former_boots.push(FormerBoot {
-            boot: old,
-            sightings: 0,
-        });
-        let surplus = host.former_boots.len().saturating_sub(FORMER_BOOTS);
-        host.former_boots.drain(..surplus);
-    }
-    host.inventory = None;
-    host.capacity = None;
-    BootSeen::New
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! operation that returns an error has changed nothing that must stay; the
 //! caller drops the transaction.
 
+pub mod admission;
 pub mod bill;
 pub mod bounds;
 pub mod capacity;

@@ -8,15 +8,19 @@ use futures_util::lock::{Mutex, OwnedMutexGuard};
 use jiff::Timestamp;
 use surplus_protocol::Digest;
 use surplus_protocol::api::PriceBook;
-use surplus_protocol::ids::{Epoch, HostId, KeyId, LeaseId, QuoteId, TokenId};
+use surplus_protocol::ids::{AdmissionRuleId, Epoch, HostId, KeyId, LeaseId, QuoteId, TokenId};
 use surplus_protocol::lease::{LeaseState, UsageRecord};
 
-use crate::records::{HostRecord, ImageRecord, KeyRecord, LeaseRecord, ReceiptRecord, TokenRecord};
+use crate::records::{
+    AdmissionRuleRecord, HostRecord, ImageRecord, KeyRecord, LeaseRecord, ReceiptRecord,
+    TokenRecord,
+};
 use crate::store::{LeaseFilter, Store, StoreError, Tx};
 
 #[derive(Debug, Default)]
 struct Tables {
     tokens: BTreeMap<TokenId, TokenRecord>,
+    rules: BTreeMap<AdmissionRuleId, AdmissionRuleRecord>,
     keys: BTreeMap<KeyId, KeyRecord>,
     hosts: BTreeMap<HostId, HostRecord>,
     hosts_by_key: BTreeMap<Digest, HostId>,
@@ -200,6 +204,28 @@ impl Tx for MemoryTx {
         let old = self.tables.tokens.remove(&id);
         self.undo(move |t| restore(&mut t.tokens, id, old));
         Ok(true)
+    }
+
+    async fn admission_rules(&mut self) -> Result<Vec<AdmissionRuleRecord>, StoreError> {
+        let mut rules: Vec<_> = self.tables.rules.values().cloned().collect();
+        rules.sort_by_key(|rule| (rule.created_at, rule.id));
+        Ok(rules)
+    }
+
+    async fn put_admission_rule(&mut self, rule: &AdmissionRuleRecord) -> Result<(), StoreError> {
+        self.writable()?;
+        let id = rule.id;
+        let old = self.tables.rules.insert(id, rule.clone());
+        self.undo(move |t| restore(&mut t.rules, id, old));
+        Ok(())
+    }
+
+    async fn delete_admission_rule(&mut self, id: AdmissionRuleId) -> Result<bool, StoreError> {
+        self.writable()?;
+        let old = self.tables.rules.remove(&id);
+        let found = old.is_some();
+        self.undo(move |t| restore(&mut t.rules, id, old));
+        Ok(found)
     }
 
     async fn key(&mut self, hash: &Digest) -> Result<Option<KeyRecord>, StoreError> {

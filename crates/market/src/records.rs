@@ -1,9 +1,14 @@
 //! What the market keeps: one record for each row of the store.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use surplus_protocol::admission::{Admission, Asker, Selectors};
 use surplus_protocol::api::{HostState, Role};
-use surplus_protocol::ids::{BootId, Epoch, Generation, HostId, KeyId, LeaseId, QuoteId, TokenId};
+use surplus_protocol::ids::{
+    AdmissionRuleId, BootId, Epoch, Generation, HostId, KeyId, LeaseId, QuoteId, TokenId,
+};
 use surplus_protocol::inventory::{Capacity, HardwareIdentity, Inventory, Resources};
 use surplus_protocol::lease::{GuestPhase, GuestSpec, ImageFormat, OnLostLink};
 use surplus_protocol::{Digest, Money};
@@ -21,6 +26,20 @@ pub struct TokenRecord {
     pub used: u32,
     pub expires_at: Option<Timestamp>,
     pub networks: Vec<String>,
+    pub created_at: Timestamp,
+}
+
+/// Lets hosts in without a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmissionRuleRecord {
+    pub id: AdmissionRuleId,
+    /// In their one form, and naming something.
+    pub selectors: Selectors,
+    pub uses: Option<u32>,
+    pub used: u32,
+    pub expires_at: Option<Timestamp>,
+    /// Name of the API key that made it.
+    pub created_by: String,
     pub created_at: Timestamp,
 }
 
@@ -43,6 +62,7 @@ pub struct HostRecord {
     /// Why it is in that state, in one sentence.
     pub detail: String,
     pub site: String,
+    pub rack: String,
     pub key_storage: String,
     /// SHA-256 of the public key that it enrolled with (SubjectPublicKeyInfo).
     pub key: Digest,
@@ -51,6 +71,15 @@ pub struct HostRecord {
     /// that brought its certificate may have been lost.
     pub next_key: Option<Digest>,
     pub identity: HardwareIdentity,
+    pub cpu_model: String,
+    /// As it said when it asked to join; 0 where it did not say.
+    pub memory_bytes: u64,
+    /// Where it asked to join or began its present boot from.
+    pub address: Option<IpAddr>,
+    /// Who let it in. On a pending host: it was approved, and waits for an
+    /// earlier boot of its hardware to fall silent.
+    pub admitted_by: Option<Admission>,
+    /// When it joined; of a pending host, since when it asks.
     pub enrolled_at: Timestamp,
     pub certificate_expires_at: Timestamp,
     /// When it last got an answer, as last written down.
@@ -69,10 +98,24 @@ pub struct HostRecord {
     pub replaced_by: Option<HostId>,
 }
 
+impl HostRecord {
+    /// The host as an admission rule sees it.
+    pub fn asker(&self) -> Asker<'_> {
+        Asker {
+            from: self.address,
+            rack: &self.rack,
+            identity: &self.identity,
+        }
+    }
+}
+
 /// A boot that another one took over from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerBoot {
     pub boot: BootId,
+    /// Where it called from.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
     /// How often it spoke up after that.
     pub sightings: u32,
 }

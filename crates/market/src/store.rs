@@ -10,10 +10,13 @@ use std::future::Future;
 use jiff::Timestamp;
 use surplus_protocol::Digest;
 use surplus_protocol::api::PriceBook;
-use surplus_protocol::ids::{HostId, KeyId, LeaseId, QuoteId};
+use surplus_protocol::ids::{AdmissionRuleId, HostId, KeyId, LeaseId, QuoteId};
 use surplus_protocol::lease::UsageRecord;
 
-use crate::records::{HostRecord, ImageRecord, KeyRecord, LeaseRecord, ReceiptRecord, TokenRecord};
+use crate::records::{
+    AdmissionRuleRecord, HostRecord, ImageRecord, KeyRecord, LeaseRecord, ReceiptRecord,
+    TokenRecord,
+};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +69,8 @@ type Answer<T> = Result<T, StoreError>;
 
 /// One transaction. Dropped without [`Tx::commit`], it did nothing.
 ///
-/// Lists come in a fixed order: tokens, keys and images by name, hosts and
-/// leases by id, usage by epoch.
+/// Lists come in a fixed order: tokens, keys and images by name, admission
+/// rules by age, hosts and leases by id, usage by epoch.
 pub trait Tx: Send + 'static {
     fn commit(self) -> impl Future<Output = Answer<()>> + Send;
 
@@ -77,6 +80,18 @@ pub trait Tx: Send + 'static {
     fn put_token(&mut self, token: &TokenRecord) -> impl Future<Output = Answer<()>> + Send;
     /// Whether there was one of that name.
     fn delete_token(&mut self, name: &str) -> impl Future<Output = Answer<bool>> + Send;
+
+    fn admission_rules(&mut self) -> impl Future<Output = Answer<Vec<AdmissionRuleRecord>>> + Send;
+    /// Stores it under its id.
+    fn put_admission_rule(
+        &mut self,
+        rule: &AdmissionRuleRecord,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// Whether there was one.
+    fn delete_admission_rule(
+        &mut self,
+        id: AdmissionRuleId,
+    ) -> impl Future<Output = Answer<bool>> + Send;
 
     fn key(&mut self, hash: &Digest) -> impl Future<Output = Answer<Option<KeyRecord>>> + Send;
     fn keys(&mut self) -> impl Future<Output = Answer<Vec<KeyRecord>>> + Send;

@@ -21,7 +21,8 @@
 
 mod fixtures;
 
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
+use surplus_protocol::admission::Admission;
 use surplus_protocol::agent::SyncRequest;
 use surplus_protocol::api::{CreateLease, CreateToken, HostState, QuoteRequest};
 use surplus_protocol::ids::{BootId, HostId, LeaseId, QuoteId, TokenId};
@@ -31,11 +32,12 @@ use surplus_protocol::lease::{
 
 pub use fixtures::*;
 
-use crate::enrol::{EnrolError, enrol};
+use crate::enrol::{Applicant, EnrolError, enrol};
 use crate::lease::{Event, Lease};
 use crate::presence::Presence;
 use crate::records::{
-    FormerBoot, HostRecord, ImageRecord, KeyRecord, LeaseRecord, ReceiptRecord, TokenRecord,
+    AdmissionRuleRecord, FormerBoot, HostRecord, ImageRecord, KeyRecord, LeaseRecord,
+    ReceiptRecord, TokenRecord,
 };
 use crate::rent::{self, Asker};
 use crate::store::{LeaseFilter, Store, StoreError, Tx};
@@ -55,6 +57,9 @@ macro_rules! for_each_promise_of_a_store {
         $test!(usage_is_stored_once_and_the_last_of_each_epoch_counts);
         $test!(a_host_is_found_by_either_key_and_not_seen_backwards);
         $test!(of_two_enrolments_racing_for_a_token_one_wins);
+        $test!(admission_rules_come_and_go);
+        $test!(of_many_enrolments_racing_for_a_rule_so_many_win_as_it_says);
+        $test!(a_host_that_was_restarted_comes_back_by_a_rule);
         $test!(a_lease_lives_from_token_to_bill);
     };
 }
@@ -120,12 +125,18 @@ pub async fn records_come_back_as_they_were_stored<S: Store>(store: &S) {
         next_key: Some(digest(99)),
         former_boots: vec![FormerBoot {
             boot: BootId::from_bytes([8; 16]),
+            address: Some(address(8)),
             sightings: 1,
         }],
+        admitted_by: Some(Admission::Rule {
+            id: rule_record(1, None).id,
+        }),
         ..host_record(1)
     };
     let bare = HostRecord {
         state: HostState::Pending,
+        rack: String::new(),
+        address: None,
         last_seen_at: None,
         boot: None,
         inventory: None,
@@ -392,6 +403,82 @@ pub async fn of_two_enrolments_racing_for_a_token_one_wins<S: Store>(store: &S) 
         "{lost:?}"
     );
     assert_eq!(store.read().await.unwrap().hosts().await.unwrap().len(), 1);
+}
+
+pub async fn admission_rules_come_and_go<S: Store>(store: &S) {
+    let (one, two) = (rule_record(1, None), rule_record(2, Some(3)));
+    let used = AdmissionRuleRecord {
+        used: 2,
+        ..two.clone()
+    };
+    let endless = AdmissionRuleRecord {
+        expires_at: None,
+        ..rule_record(3, None)
+    };
+    let mut tx = store.begin().await.unwrap();
+    for rule in [&two, &endless, &one, &used] {
+        tx.put_admission_rule(rule).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    let rules = tx.admission_rules().await.unwrap();
+    assert_eq!(rules, [one.clone(), used, endless]);
+    assert!(tx.delete_admission_rule(one.id).await.unwrap());
+    assert!(!tx.delete_admission_rule(one.id).await.unwrap());
+    drop(tx);
+    let mut tx = store.read().await.unwrap();
+    assert_eq!(tx.admission_rules().await.unwrap().len(), 3);
+    assert!(matches!(
+        tx.put_admission_rule(&one).await,
+        Err(StoreError::ReadOnly)
+    ));
+}
+
+pub async fn of_many_enrolments_racing_for_a_rule_so_many_win_as_it_says<S: Store>(store: &S) {
+    let mut tx = store.begin().await.unwrap();
+    tx.put_admission_rule(&rule_record(1, Some(3)))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let racers = (1..=8_u8).map(|n| async move {
+        let mut tx = store.begin().await.unwrap();
+        let presence = Presence::new(second(0));
+        let asks = Applicant {
+            token: None,
+            ..applicant(n)
+        };
+        let fresh = HostId::from_bytes([n; 16]);
+        let host = enrol(&mut tx, &presence, second(1), fresh, &asks).await;
+        tx.commit().await.unwrap();
+        host.unwrap().state
+    });
+    let states = join_all(racers).await;
+    let won = states.iter().filter(|state| **state == HostState::Enrolled);
+    assert_eq!(won.count(), 3);
+    let mut tx = store.read().await.unwrap();
+    assert_eq!(tx.admission_rules().await.unwrap()[0].used, 3);
+    assert_eq!(tx.hosts().await.unwrap().len(), 8);
+}
+
+pub async fn a_host_that_was_restarted_comes_back_by_a_rule<S: Store>(store: &S) {
+    furnish(store, &[host_record(1)], &[]).await;
+    let mut tx = store.begin().await.unwrap();
+    tx.put_admission_rule(&rule_record(1, None)).await.unwrap();
+    let mut presence = Presence::new(second(0));
+    presence.answered(host_record(1).id, second(400));
+    let again = Applicant {
+        key: digest(9),
+        token: None,
+        ..applicant(1)
+    };
+    let fresh = HostId::from_bytes([9; 16]);
+    let waits = enrol(&mut tx, &presence, second(450), fresh, &again).await;
+    assert_eq!(waits.unwrap().id, fresh);
+    let back = enrol(&mut tx, &presence, second(521), fresh, &again).await;
+    tx.commit().await.unwrap();
+    let back = back.unwrap();
+    assert_eq!((back.id, back.key), (host_record(1).id, digest(9)));
+    assert_eq!(store.read().await.unwrap().hosts().await.unwrap(), [back]);
 }
 
 pub async fn a_lease_lives_from_token_to_bill<S: Store>(store: &S) {

@@ -12,6 +12,8 @@
 
 mod desk;
 
+use std::net::IpAddr;
+
 use jiff::{SignedDuration, Timestamp};
 use surplus_protocol::agent::{SyncRequest, SyncResponse};
 use surplus_protocol::api::HostState;
@@ -94,6 +96,13 @@ pub struct Answer {
     pub remarks: Vec<String>,
 }
 
+/// Who syncs.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    pub id: HostId,
+    pub from: IpAddr,
+}
+
 /// Takes in a host's sync and answers it.
 ///
 /// # Errors
@@ -103,10 +112,10 @@ pub async fn sync<T: Tx>(
     tx: &mut T,
     notary: &impl Notary,
     now: Timestamp,
-    id: HostId,
+    caller: Caller,
     request: &SyncRequest,
 ) -> Result<Outcome, SyncError> {
-    take_in(tx, notary, now, id, request, true).await
+    take_in(tx, notary, now, caller, request, true).await
 }
 
 /// The same for a sync that a newer one of its boot overtook: what it says of
@@ -119,27 +128,28 @@ pub async fn overtaken<T: Tx>(
     tx: &mut T,
     notary: &impl Notary,
     now: Timestamp,
-    id: HostId,
+    caller: Caller,
     request: &SyncRequest,
 ) -> Result<Outcome, SyncError> {
-    take_in(tx, notary, now, id, request, false).await
+    take_in(tx, notary, now, caller, request, false).await
 }
 
 async fn take_in<T: Tx>(
     tx: &mut T,
     notary: &impl Notary,
     now: Timestamp,
-    id: HostId,
+    caller: Caller,
     request: &SyncRequest,
     newest: bool,
 ) -> Result<Outcome, SyncError> {
+    let Caller { id, from } = caller;
     let stored = tx.host(id).await?.ok_or(SyncError::Unknown(id))?;
     if stored.state != HostState::Enrolled {
         let HostRecord { state, detail, .. } = stored;
         return Err(SyncError::NotEnrolled { id, state, detail });
     }
     let mut host = stored.clone();
-    let seen = see_boot(&mut host, request.boot);
+    let seen = see_boot(&mut host, request.boot, from);
     match seen {
         BootSeen::Same | BootSeen::New => {}
         BootSeen::Former => {

@@ -5,9 +5,9 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use surplus_protocol::Digest;
+use surplus_protocol::admission::{is_in, network};
 use surplus_protocol::api::{CreateToken, Token};
 use surplus_protocol::ids::TokenId;
 
@@ -61,7 +61,7 @@ pub fn spend(
         return Err(TokenRefusal::Expired { name: name(), at });
     }
     let from = from.to_canonical();
-    let inside = |text: &String| text.parse::<IpNet>().is_ok_and(|net| net.contains(&from));
+    let inside = |text: &String| is_in(from, text);
     if !token.networks.is_empty() && !token.networks.iter().any(inside) {
         let networks = token.networks.clone();
         return Err(TokenRefusal::WrongNetwork {
@@ -104,12 +104,12 @@ pub async fn create<T: Tx>(
     if let Some(at) = order.expires_at.filter(|at| *at <= now) {
         return Err(CreateTokenError::ExpiryPassed { at });
     }
-    if let Some(text) = order
-        .networks
-        .iter()
-        .find(|text| text.parse::<IpNet>().is_err())
-    {
-        return Err(CreateTokenError::Network { text: text.clone() });
+    let mut networks = Vec::new();
+    for text in order.networks {
+        match network(&text) {
+            Ok(net) => networks.push(net.to_string()),
+            Err(_) => return Err(CreateTokenError::Network { text }),
+        }
     }
     let token = TokenRecord {
         id,
@@ -118,7 +118,7 @@ pub async fn create<T: Tx>(
         uses: order.uses,
         used: 0,
         expires_at: order.expires_at,
-        networks: order.networks,
+        networks,
         created_at: now,
     };
     tx.put_token(&token).await?;

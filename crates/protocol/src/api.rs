@@ -6,6 +6,8 @@
 //! | `GET /keys`, `DELETE /keys/{name}` | → [`Vec<Key>`], – | operator |
 //! | `POST /tokens` | [`CreateToken`] → [`CreatedToken`] | operator |
 //! | `GET /tokens`, `DELETE /tokens/{name}` | → [`Vec<Token>`], – | operator |
+//! | `POST /admission-rules` | [`CreateAdmissionRule`] → [`AdmissionRule`] | operator |
+//! | `GET /admission-rules`, `DELETE /admission-rules/{id}` | → [`Vec<AdmissionRule>`], – | operator |
 //! | `GET /trust` | → [`Trust`] | anyone |
 //! | `GET /hosts`, `GET /hosts/{id}` | → [`Vec<Host>`], [`Host`] | operator |
 //! | `POST /hosts/{id}/approve`, `…/reject` | → [`Host`] | operator |
@@ -24,11 +26,14 @@
 //! Requests carry `Authorization: Bearer <API key>`. Refusals are
 //! [`Problem`](crate::Problem) documents.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use crate::admission::{Admission, AdmissionRule, CreateAdmissionRule, Selectors};
 use crate::ids::{Epoch, HostId, KeyId, LeaseId, QuoteId, TokenId};
-use crate::inventory::{Capacity, Inventory, Resources};
+use crate::inventory::{Capacity, HardwareIdentity, Inventory, Resources};
 use crate::lease::{
     EndReason, Firmware, GuestPhase, ImageFormat, LeaseState, OnLostLink, UsageRecord,
 };
@@ -131,7 +136,7 @@ pub struct Trust {
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum HostState {
-    /// Asked to join without a token: waits for an operator.
+    /// Asked to join and may not yet: its detail says what it waits for.
     Pending,
     Enrolled,
     /// Two live machines under one identity: neither may do anything.
@@ -148,8 +153,22 @@ pub struct Host {
     /// Why it is in that state, in one sentence.
     pub detail: String,
     pub site: String,
+    /// The rack that its site file names; empty where it names none.
+    pub rack: String,
     /// Where its key lives: `tpm`, `disk` or `ram`.
     pub key_storage: String,
+    /// What its firmware says of it. Nothing of it is proved.
+    pub identity: HardwareIdentity,
+    pub cpu_model: String,
+    /// As it said when it asked to join; 0 where it did not say.
+    pub memory_bytes: u64,
+    /// Where it asked to join or began its present boot from.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub address: Option<IpAddr>,
+    /// Who let it in. On a pending host: it was approved, and waits for an
+    /// earlier boot of its hardware to fall silent.
+    pub admitted_by: Option<Admission>,
+    /// When it joined; of a pending host, since when it asks.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub enrolled_at: Timestamp,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]

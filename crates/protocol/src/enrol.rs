@@ -22,17 +22,25 @@ pub struct HostFacts {
     /// The site's name from the site file; empty where it has none.
     #[serde(default)]
     pub site: String,
+    /// The rack from the site file; empty where it has none.
+    #[serde(default)]
+    pub rack: String,
     /// Where the key lives: `tpm`, `disk` or `ram`.
     #[serde(default)]
     pub key_storage: String,
     #[serde(default)]
     pub identity: HardwareIdentity,
+    #[serde(default)]
+    pub cpu_model: String,
+    /// Memory that the kernel manages, in bytes; 0 where it is not told.
+    #[serde(default)]
+    pub memory_bytes: u64,
 }
 
 impl HostFacts {
     /// As a header's value: JSON, in ASCII alone.
     pub fn to_header(&self) -> String {
-        // Strings alone: writing them cannot fail.
+        // Strings and a number: writing them cannot fail.
         let json = serde_json::to_string(self).unwrap_or_default();
         let mut header = String::with_capacity(json.len());
         for c in json.chars() {
@@ -62,9 +70,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn facts_survive_the_round_trip_in_ascii(site in ".*", product in ".*") {
+        fn facts_survive_the_round_trip_in_ascii(site in ".*", rack in ".*", product in ".*") {
             let identity = HardwareIdentity { product: Some(product), ..HardwareIdentity::default() };
-            let facts = HostFacts { site, key_storage: "ram".to_owned(), identity };
+            let facts = HostFacts { site, rack, identity, ..HostFacts::default() };
             let header = facts.to_header();
             prop_assert!(header.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
             prop_assert_eq!(HostFacts::from_header(&header).unwrap(), facts);

@@ -29,6 +29,8 @@ id_kinds! {
     QuoteId = QuoteKind("quote");
     /// A join token.
     TokenId = TokenKind("token");
+    /// A rule that admits hosts without a token.
+    AdmissionRuleId = AdmissionRuleKind("admission-rule");
     /// An API key of an operator or buyer.
     KeyId = KeyKind("key");
     /// One boot of a host: `/proc/sys/kernel/random/boot_id`.

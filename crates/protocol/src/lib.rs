@@ -4,6 +4,7 @@
 //! policy. All sizes are bytes, all times are UTC, all money is integer
 //! micro-units of one currency. Times travel as RFC 3339.
 
+pub mod admission;
 pub mod agent;
 pub mod api;
 pub mod digest;

@@ -1,9 +1,11 @@
 use futures_util::FutureExt as _;
 
+use surplus_protocol::ids::BootId;
+
 use super::*;
 use crate::memory::MemoryStore;
 use crate::store::Store as _;
-use crate::suite::{applicant, digest, furnish, host_record, second, token_record};
+use crate::suite::{address, applicant, digest, furnish, host_record, second, token_record};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().unwrap()
@@ -42,7 +44,7 @@ fn hardware_back_with_a_token_keeps_its_id_and_loses_its_old_key() {
 }
 
 #[test]
-fn hardware_back_with_an_approval_makes_the_old_certificate_void() {
+fn hardware_back_with_an_approval_keeps_its_id_and_loses_its_old_key() {
     run(async {
         let (store, host) = returned(false).await;
         assert_eq!(host.state, HostState::Pending);
@@ -50,11 +52,122 @@ fn hardware_back_with_an_approval_makes_the_old_certificate_void() {
         let old = tx.host(host_record(1).id).await.unwrap().unwrap();
         assert_eq!(old.state, HostState::Enrolled, "before anybody approved");
         let presence = Presence::new(second(0));
-        approve(&mut tx, &presence, second(500), host.id)
-            .await
-            .unwrap();
-        let old = tx.host(old.id).await.unwrap().unwrap();
-        assert_eq!(old.state, HostState::Rejected);
+        let back = approve(&mut tx, &presence, second(500), host.id, "admin");
+        let back = back.await.unwrap();
+        assert_eq!((back.id, back.key), (host_record(1).id, digest(9)));
+        let key = "admin".to_owned();
+        assert_eq!(back.admitted_by, Some(Admission::Operator { key }));
+        assert!(tx.host_of_key(&digest(1)).await.unwrap().is_none());
+        assert_eq!(tx.hosts().await.unwrap().len(), 1, "a ghost stayed");
+    });
+}
+
+/// Host 1, alive at second 450, whose hardware asks without a token at 480 and
+/// is approved at once; then it asks again at each of `asks`, after `between`.
+async fn approved_early(
+    asks: &[i64],
+    between: impl Fn(&mut Presence, &mut Applicant, i64),
+) -> (MemoryStore, Vec<HostRecord>) {
+    let store = MemoryStore::default();
+    furnish(&store, &[host_record(1)], &[]).await;
+    let mut tx = store.begin().await.unwrap();
+    let mut presence = Presence::new(second(0));
+    presence.answered(host_record(1).id, second(450));
+    let mut again = Applicant {
+        key: digest(9),
+        token: None,
+        ..applicant(1)
+    };
+    let fresh = HostId::from_bytes([9; 16]);
+    enrol(&mut tx, &presence, second(480), fresh, &again)
+        .await
+        .unwrap();
+    let approved = approve(&mut tx, &presence, second(481), fresh, "admin");
+    let approved = approved.await.unwrap();
+    assert_eq!(approved.state, HostState::Pending, "{}", approved.detail);
+    assert!(approved.detail.contains("approved"), "{}", approved.detail);
+    let mut answers = Vec::new();
+    for at in asks {
+        between(&mut presence, &mut again, *at);
+        let asked = enrol(&mut tx, &presence, second(*at), fresh, &again).await;
+        answers.push(asked.unwrap());
+    }
+    tx.commit().await.unwrap();
+    (store, answers)
+}
+
+#[test]
+fn an_approval_while_the_old_boot_may_live_waits_and_keeps_the_id() {
+    run(async {
+        let (store, answers) = approved_early(&[510, 540, 571], |_, _, _| {}).await;
+        assert_eq!(answers[0].state, HostState::Pending);
+        assert_eq!(answers[1].state, HostState::Pending);
+        let back = &answers[2];
+        assert_eq!(
+            (back.id, back.key, back.state),
+            (host_record(1).id, digest(9), HostState::Enrolled)
+        );
+        let mut tx = store.read().await.unwrap();
+        assert_eq!(tx.hosts().await.unwrap().len(), 1, "a second id was made");
+    });
+}
+
+#[test]
+fn an_approved_twin_of_a_live_host_joins_beside_it() {
+    run(async {
+        let calls = |presence: &mut Presence, _: &mut Applicant, _| {
+            presence.answered(host_record(1).id, second(490));
+        };
+        let (store, answers) = approved_early(&[510], calls).await;
+        assert_eq!(answers[0].state, HostState::Enrolled);
+        assert_eq!(answers[0].id, HostId::from_bytes([9; 16]));
+        let other = host_record(1).id.to_string();
+        assert!(
+            answers[0].detail.contains(&other),
+            "{} names no twin",
+            answers[0].detail
+        );
+        let mut tx = store.read().await.unwrap();
+        assert!(tx.host_of_key(&digest(1)).await.unwrap().is_some());
+    });
+}
+
+#[test]
+fn an_approval_is_for_the_machine_that_was_shown() {
+    run(async {
+        let changes = |_: &mut Presence, again: &mut Applicant, at| {
+            if at == 510 {
+                again.identity = host_record(2).identity;
+            }
+        };
+        let (_, answers) = approved_early(&[510, 600], changes).await;
+        for answer in answers {
+            assert_eq!(answer.state, HostState::Pending, "{}", answer.detail);
+            assert_eq!(answer.admitted_by, None);
+        }
+    });
+}
+
+#[test]
+fn a_pending_machine_that_is_restarted_leaves_no_ghost() {
+    run(async {
+        let store = MemoryStore::default();
+        let mut tx = store.begin().await.unwrap();
+        let presence = Presence::new(second(0));
+        for (n, at) in [(1, 0), (2, 60), (2, 120), (3, 400)] {
+            let boot = Applicant {
+                key: digest(n),
+                token: None,
+                ..applicant(1)
+            };
+            let id = HostId::from_bytes([n; 16]);
+            enrol(&mut tx, &presence, second(at), id, &boot)
+                .await
+                .unwrap();
+        }
+        let hosts = tx.hosts().await.unwrap();
+        assert_eq!(hosts.len(), 1, "{hosts:?}");
+        assert_eq!(hosts[0].key, digest(3));
     });
 }
 
@@ -233,12 +346,20 @@ fn a_machine_that_says_nothing_telling_joins_at_once() {
 fn one_late_request_of_a_former_boot_is_no_second_machine() {
     let mut host = host_record(1);
     let (old, new) = (host.boot.unwrap(), BootId::from_bytes([2; 16]));
-    assert_eq!(see_boot(&mut host, new), BootSeen::New);
-    assert_eq!(see_boot(&mut host, old), BootSeen::Former);
+    assert_eq!(see_boot(&mut host, new, address(2)), BootSeen::New);
+    assert_eq!(see_boot(&mut host, old, address(1)), BootSeen::Former);
     assert_eq!(
-        (see_boot(&mut host, new), host.state),
+        (see_boot(&mut host, new, address(2)), host.state),
         (BootSeen::Same, HostState::Enrolled)
     );
-    assert_eq!(see_boot(&mut host, old), BootSeen::Double);
+    assert_eq!(see_boot(&mut host, old, address(1)), BootSeen::Double);
     assert_eq!(host.state, HostState::Quarantined);
+    for named in [
+        "192.0.2.1 ",
+        "192.0.2.2 ",
+        &old.to_string(),
+        &new.to_string(),
+    ] {
+        assert!(host.detail.contains(named), "{named}: {}", host.detail);
+    }
 }

@@ -9,9 +9,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
+use surplus_protocol::admission::Selectors;
 use surplus_protocol::agent::SyncRequest;
 use surplus_protocol::api::{HostState, Role};
-use surplus_protocol::ids::{BootId, HostId, KeyId, LeaseId, QuoteId, TokenId};
+use surplus_protocol::ids::{AdmissionRuleId, BootId, HostId, KeyId, LeaseId, QuoteId, TokenId};
 use surplus_protocol::inventory::{Capacity, HardwareIdentity, Inventory, KvmProbe, Resources};
 use surplus_protocol::lease::{
     EndReason, EndReceipt, Firmware, GuestPhase, GuestSpec, ImageFormat, LeaseStatus, OnLostLink,
@@ -22,9 +23,9 @@ use surplus_protocol::{Digest, Money};
 use crate::enrol::Applicant;
 use crate::lease::{Event, Lease};
 use crate::pricing;
-use crate::records::{HostRecord, KeyRecord, LeaseRecord, TokenRecord};
+use crate::records::{AdmissionRuleRecord, HostRecord, KeyRecord, LeaseRecord, TokenRecord};
 use crate::store::{Store, Tx};
-use crate::sync::{Answer, Notary, NotaryError, Outcome, sync};
+use crate::sync::{Answer, Caller, Notary, NotaryError, Outcome, sync};
 
 /// Signs nothing and believes everything: documents travel as bare JSON.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,22 @@ pub fn token_record(n: u8, uses: u32) -> TokenRecord {
         expires_at: Some(second(1000)),
         networks: vec!["192.0.2.0/24".to_owned()],
         created_at: second(0),
+    }
+}
+
+/// A rule that admits `uses` hosts from 192.0.2.0/24 until `second(1000)`.
+pub fn rule_record(n: u8, uses: Option<u32>) -> AdmissionRuleRecord {
+    AdmissionRuleRecord {
+        id: AdmissionRuleId::from_bytes([n; 16]),
+        selectors: Selectors {
+            networks: vec!["192.0.2.0/24".to_owned()],
+            ..Selectors::default()
+        },
+        uses,
+        used: 0,
+        expires_at: Some(second(1000)),
+        created_by: "admin".to_owned(),
+        created_at: second(i64::from(n)),
     }
 }
 
@@ -111,6 +128,11 @@ pub fn inventory(n: u8) -> Inventory {
     }
 }
 
+/// Where host `n` calls from.
+pub fn address(n: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, n))
+}
+
 /// An enrolled host that offers [`capacity`], last seen at `second(0)`.
 pub fn host_record(n: u8) -> HostRecord {
     HostRecord {
@@ -118,10 +140,15 @@ pub fn host_record(n: u8) -> HostRecord {
         state: HostState::Enrolled,
         detail: "made for a test".to_owned(),
         site: "rack".to_owned(),
+        rack: "r1".to_owned(),
         key_storage: "ram".to_owned(),
         key: digest(n),
         next_key: None,
         identity: inventory(n).identity,
+        cpu_model: "EPYC".to_owned(),
+        memory_bytes: 8 << 30,
+        address: Some(address(n)),
+        admitted_by: None,
         enrolled_at: second(0),
         certificate_expires_at: second(1000),
         last_seen_at: Some(second(0)),
@@ -243,7 +270,11 @@ pub async fn synced<S: Store>(
     request: &SyncRequest,
 ) -> Answer {
     let mut tx = store.begin().await.unwrap();
-    let outcome = sync(&mut tx, &PlainNotary, now, host, request)
+    let caller = Caller {
+        id: host,
+        from: address(1),
+    };
+    let outcome = sync(&mut tx, &PlainNotary, now, caller, request)
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -283,9 +314,12 @@ pub fn applicant(n: u8) -> Applicant {
     Applicant {
         key: digest(n),
         token: Some(digest(1)),
-        from: IpAddr::V4(Ipv4Addr::new(192, 0, 2, n)),
+        from: address(n),
         site: "rack".to_owned(),
+        rack: "r1".to_owned(),
         key_storage: "ram".to_owned(),
         identity: inventory(n).identity,
+        cpu_model: "EPYC".to_owned(),
+        memory_bytes: 8 << 30,
     }
 }

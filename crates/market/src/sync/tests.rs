@@ -8,8 +8,8 @@ use crate::memory::MemoryStore;
 use crate::records::LeaseRecord;
 use crate::store::Store as _;
 use crate::suite::{
-    PlainNotary, furnish, host_record, inventory, lease_record, quiet, receipt, second, status,
-    stored_lease, synced, usage_record,
+    PlainNotary, address, furnish, host_record, inventory, lease_record, quiet, receipt, second,
+    status, stored_lease, synced, usage_record,
 };
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -286,7 +286,11 @@ fn an_overtaken_sync_brings_records_and_no_news() {
             ..quiet(&host)
         };
         let mut tx = store.begin().await.unwrap();
-        let outcome = overtaken(&mut tx, &PlainNotary, second(60), host.id, &request).await;
+        let caller = Caller {
+            id: host.id,
+            from: address(1),
+        };
+        let outcome = overtaken(&mut tx, &PlainNotary, second(60), caller, &request).await;
         tx.commit().await.unwrap();
         let Ok(Outcome::Answer(answer)) = outcome else {
             panic!("no answer")
