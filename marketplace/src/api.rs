@@ -1,5 +1,6 @@
 //! The REST interface under `/api/v1`, and its OpenAPI document.
 
+mod admission;
 mod hosts;
 mod images;
 mod keys;
@@ -48,6 +49,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(keys::delete))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::delete))
+        .routes(routes!(admission::create, admission::list))
+        .routes(routes!(admission::delete))
         .routes(routes!(trust::trust))
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::one))

@@ -30,6 +30,7 @@ pub(crate) struct Operator(pub KeyRecord);
 /// An enrolled host, by the certificate of this connection.
 #[derive(Clone, Debug)]
 pub(crate) struct CallingHost {
+    pub from: std::net::IpAddr,
     pub record: HostRecord,
     pub certificate: Certificate,
 }
@@ -95,6 +96,7 @@ impl FromRequestParts<App> for CallingHost {
             let missing = std::io::Error::other("the server gave no peer");
             Refusal::internal("telling who calls", &missing)
         })?;
+        let from = peer.address.ip().to_canonical();
         let forbidden = |name: &str, detail: &str, next: &str| {
             let title = "The host's certificate is not good for this";
             Refusal::new(StatusCode::FORBIDDEN, name, title, detail, next)
@@ -146,6 +148,7 @@ impl FromRequestParts<App> for CallingHost {
             false => record,
         };
         Ok(Self {
+            from,
             record,
             certificate,
         })

@@ -6,6 +6,7 @@ use std::error::Error;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use surplus_https::ProblemResponse;
+use surplus_market::admission::CreateRuleError;
 use surplus_market::bill::BillError;
 use surplus_market::enrol::JudgeError;
 use surplus_market::rent::{EndError, QuoteError, TakeError};
@@ -148,6 +149,15 @@ impl From<CreateTokenError> for Refusal {
     }
 }
 
+impl From<CreateRuleError> for Refusal {
+    fn from(error: CreateRuleError) -> Self {
+        match error {
+            CreateRuleError::Store(error) => error.into(),
+            error => Self::invalid(error),
+        }
+    }
+}
+
 impl From<JudgeError> for Refusal {
     fn from(error: JudgeError) -> Self {
         match error {
@@ -278,7 +288,7 @@ impl Refusal {
             HostState::Pending => (
                 "host-pending",
                 "The host waits for approval",
-                "ask the operator to approve it: surplus hosts approve",
+                "ask the operator to approve it: surplus hosts approve, or surplus admit",
             ),
             HostState::Quarantined => (
                 "host-quarantined",

@@ -20,8 +20,8 @@ use crate::secret;
 /// After how long a pending host shall ask again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// The same for one that a token vouches for, and that waits for an earlier
-/// boot of its hardware to fall silent.
+/// The same for one that a token or an operator vouches for, and that waits for
+/// an earlier boot of its hardware to fall silent.
 const ASK_SOON: Duration = Duration::from_secs(15);
 
 impl Registrar for App {
@@ -49,8 +49,11 @@ impl App {
                 .map(|token| secret::hash(token.expose_secret())),
             from,
             site: named(applicant.facts.site, "default"),
+            rack: named(applicant.facts.rack, ""),
             key_storage: named(applicant.facts.key_storage, "unknown"),
             identity: bounds::identity(applicant.facts.identity),
+            cpu_model: bounds::text(&applicant.facts.cpu_model),
+            memory_bytes: applicant.facts.memory_bytes,
         };
         let presence = self.presence_now();
         let mut tx = self.store.begin().await.map_err(store)?;
@@ -62,16 +65,10 @@ impl App {
         if host.state != HostState::Enrolled {
             tx.commit().await.map_err(store)?;
             tracing::info!(host = %host.id, %from, detail = host.detail, "host waits");
-            let (retry_after, detail) = match asks.token {
-                Some(_) => (ASK_SOON, format!("host {} {}", host.id, host.detail)),
-                None => {
-                    let detail = format!("host {} waits for an operator's approval", host.id);
-                    (ASK_AGAIN, detail)
-                }
-            };
+            let vouched_for = asks.token.is_some() || host.admitted_by.is_some();
             return Ok(Outcome::Pending {
-                retry_after,
-                detail,
+                retry_after: if vouched_for { ASK_SOON } else { ASK_AGAIN },
+                detail: format!("host {} {}", host.id, host.detail),
             });
         }
         let certificate = self

@@ -170,4 +170,53 @@ mod tests {
     }
 
     surplus_market::for_each_promise_of_a_store!(test);
+
+    /// Rows as the first version wrote them.
+    const OLD_ROWS: &str = "
+        INSERT INTO keys VALUES ('00000000-0000-0000-0000-000000000001', 'admin', 'operator',
+            'sha256:0101010101010101010101010101010101010101010101010101010101010101', 1);
+        INSERT INTO tokens VALUES ('00000000-0000-0000-0000-000000000002', 'rack',
+            'sha256:0202020202020202020202020202020202020202020202020202020202020202', 3, 1, NULL,
+            '[\"10.0.0.0/8\"]', 1);
+        INSERT INTO hosts (id, state, detail, site, key_storage, key, identity, enrolled_at,
+            certificate_expires_at, former_boots, generation)
+        VALUES ('00000000-0000-0000-0000-000000000003', 'quarantined', 'two of it', 'berlin', 'ram',
+            'sha256:0303030303030303030303030303030303030303030303030303030303030303',
+            '{\"system_uuid\":\"u\",\"system_serial\":null,\"board_serial\":null,\"vendor\":null,
+              \"product\":null,\"macs\":[\"02:00:00:00:00:01\"]}',
+            1, 2, '[{\"boot\":\"00000000-0000-0000-0000-000000000004\",\"sightings\":1}]', 7);
+        INSERT INTO images VALUES (
+            'sha256:0505050505050505050505050505050505050505050505050505050505050505', 'debian',
+            'raw', 1, 1, '00000000-0000-0000-0000-000000000001', 1);";
+
+    #[tokio::test]
+    async fn a_store_of_the_first_version_is_brought_to_this_ones_form() {
+        use surplus_market::store::Tx as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let all = sqlx::migrate!("migrations/sqlite");
+        let first = all.iter().take(1).cloned().collect::<Vec<_>>();
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true);
+        let old = SqlitePool::connect_with(options).await.unwrap();
+        let first = sqlx::migrate::Migrator::with_migrations(first);
+        first.run(&old).await.unwrap();
+        sqlx::raw_sql(OLD_ROWS).execute(&old).await.unwrap();
+        old.close().await;
+
+        let store = SqliteStore::open(&path).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        let host = tx.hosts().await.unwrap().remove(0);
+        assert_eq!((host.rack.as_str(), host.memory_bytes), ("", 0));
+        assert_eq!((host.address, host.admitted_by.clone()), (None, None));
+        assert_eq!(host.former_boots[0].address, None);
+        assert_eq!(host.identity.macs.len(), 1);
+        tx.put_host(&host).await.unwrap();
+        let images = tx.images().await.unwrap();
+        assert!(images[0].public, "an operator's image is for everybody");
+        assert_eq!(tx.tokens().await.unwrap()[0].used, 1);
+        assert!(tx.admission_rules().await.unwrap().is_empty());
+        tx.commit().await.unwrap();
+    }
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "contract/admission.rs"]
+mod admission;
 #[path = "contract/enrolment.rs"]
 mod enrolment;
 #[path = "contract/fake_host.rs"]

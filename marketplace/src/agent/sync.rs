@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::State;
 use http::StatusCode;
 use surplus_market::store::{Store as _, StoreError, Tx as _};
-use surplus_market::sync::{self, Answer, Outcome, SyncError};
+use surplus_market::sync::{self, Answer, Caller, Outcome, SyncError};
 use surplus_protocol::agent::{MAX_WAIT_SECONDS, SyncRequest, SyncResponse};
 use surplus_protocol::ids::HostId;
 use tokio::sync::SemaphorePermit;
@@ -160,9 +160,13 @@ async fn outcome(
         host_key: host.certificate.spki_der(),
     };
     let (id, now) = (host.record.id, app.now());
+    let caller = Caller {
+        id,
+        from: host.from,
+    };
     let outcome = match pass {
-        Pass::First => sync::sync(&mut tx, &notary, now, id, request).await?,
-        Pass::Overtaken => sync::overtaken(&mut tx, &notary, now, id, request).await?,
+        Pass::First => sync::sync(&mut tx, &notary, now, caller, request).await?,
+        Pass::Overtaken => sync::overtaken(&mut tx, &notary, now, caller, request).await?,
         Pass::Later => sync::look(&mut tx, &notary, now, id, request).await?,
     };
     tx.commit().await?;

@@ -51,18 +51,20 @@ pub(super) async fn one(
     )))
 }
 
-/// Let a host in that asked to join without a token, or let one in again.
+/// Let a host in that asked to join without a token, or let one in again. One
+/// that is a silent host's hardware is that host from now on; one whose earlier
+/// boot may be alive still stays pending, and joins when it asks on.
 #[utoipa::path(post, path = "/hosts/{id}/approve", tag = "hosts",
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = Host), (status = "4XX", body = Problem)))]
 pub(super) async fn approve(
     State(app): State<App>,
-    _: Operator,
+    Operator(operator): Operator,
     Path(id): Path<HostId>,
 ) -> Result<Json<Host>, Refusal> {
     let presence = app.presence_now();
     let mut tx = app.store.begin().await?;
-    let host = enrol::approve(&mut tx, &presence, app.now(), id).await?;
+    let host = enrol::approve(&mut tx, &presence, app.now(), id, &operator.name).await?;
     judged(&app, tx, &host).await
 }
 

@@ -2,7 +2,9 @@
 
 use sqlx::sqlite::SqliteRow;
 use surplus_market::lease::Lease;
-use surplus_market::records::{HostRecord, ImageRecord, KeyRecord, LeaseRecord, TokenRecord};
+use surplus_market::records::{
+    AdmissionRuleRecord, HostRecord, ImageRecord, KeyRecord, LeaseRecord, TokenRecord,
+};
 use surplus_market::store::StoreError;
 use surplus_protocol::Money;
 use surplus_protocol::inventory::Resources;
@@ -20,6 +22,19 @@ pub(super) fn token(row: &SqliteRow) -> Result<TokenRecord, StoreError> {
         used: row.number("used")?,
         expires_at: row.time_opt("expires_at")?,
         networks: row.json("networks")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+pub(super) fn admission_rule(row: &SqliteRow) -> Result<AdmissionRuleRecord, StoreError> {
+    let row = Columns(row);
+    Ok(AdmissionRuleRecord {
+        id: row.parse("id")?,
+        selectors: row.json("selectors")?,
+        uses: row.number_opt("uses")?,
+        used: row.number("used")?,
+        expires_at: row.time_opt("expires_at")?,
+        created_by: row.text("created_by")?,
         created_at: row.time("created_at")?,
     })
 }
@@ -42,10 +57,15 @@ pub(super) fn host(row: &SqliteRow) -> Result<HostRecord, StoreError> {
         state: row.word("state")?,
         detail: row.text("detail")?,
         site: row.text("site")?,
+        rack: row.text("rack")?,
         key_storage: row.text("key_storage")?,
         key: row.parse("key")?,
         next_key: row.parse_opt("next_key")?,
         identity: row.json("identity")?,
+        cpu_model: row.text("cpu_model")?,
+        memory_bytes: row.number("memory_bytes")?,
+        address: row.parse_opt("address")?,
+        admitted_by: row.json_opt("admitted_by")?,
         enrolled_at: row.time("enrolled_at")?,
         certificate_expires_at: row.time("certificate_expires_at")?,
         last_seen_at: row.time_opt("last_seen_at")?,

@@ -5,12 +5,13 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
 use sqlx::{Transaction, query};
 use surplus_market::records::{
-    HostRecord, ImageRecord, KeyRecord, LeaseRecord, ReceiptRecord, TokenRecord,
+    AdmissionRuleRecord, HostRecord, ImageRecord, KeyRecord, LeaseRecord, ReceiptRecord,
+    TokenRecord,
 };
 use surplus_market::store::{LeaseFilter, StoreError, Tx};
 use surplus_protocol::Digest;
 use surplus_protocol::api::PriceBook;
-use surplus_protocol::ids::{HostId, KeyId, LeaseId, QuoteId};
+use surplus_protocol::ids::{AdmissionRuleId, HostId, KeyId, LeaseId, QuoteId};
 use surplus_protocol::lease::UsageRecord;
 
 use super::columns::{json, json_opt, number, time, time_opt, word, word_opt};
@@ -101,6 +102,34 @@ impl Tx for SqliteTx {
         Ok(self.write(text, "a token").await? > 0)
     }
 
+    async fn admission_rules(&mut self) -> Answer<Vec<AdmissionRuleRecord>> {
+        let text = query("SELECT * FROM admission_rules ORDER BY created_at, id");
+        self.list(text, rows::admission_rule).await
+    }
+
+    async fn put_admission_rule(&mut self, rule: &AdmissionRuleRecord) -> Answer<()> {
+        let text = query(
+            "INSERT INTO admission_rules (id, selectors, uses, used, expires_at, created_by,
+                 created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (id) DO UPDATE SET selectors = excluded.selectors,
+                 uses = excluded.uses, used = excluded.used, expires_at = excluded.expires_at",
+        )
+        .bind(rule.id.to_string())
+        .bind(json(&rule.selectors)?)
+        .bind(rule.uses.map(i64::from))
+        .bind(i64::from(rule.used))
+        .bind(time_opt(rule.expires_at))
+        .bind(rule.created_by.clone())
+        .bind(time(rule.created_at));
+        self.write(text, "an admission rule").await.map(drop)
+    }
+
+    async fn delete_admission_rule(&mut self, id: AdmissionRuleId) -> Answer<bool> {
+        let text = query("DELETE FROM admission_rules WHERE id = $1").bind(id.to_string());
+        Ok(self.write(text, "an admission rule").await? > 0)
+    }
+
     async fn key(&mut self, hash: &Digest) -> Answer<Option<KeyRecord>> {
         let text = query("SELECT * FROM keys WHERE hash = $1").bind(hash.to_string());
         self.one(text, rows::key).await
@@ -164,7 +193,12 @@ impl Tx for SqliteTx {
             .bind(json_opt(host.inventory.as_ref())?)
             .bind(json_opt(host.capacity.as_ref())?)
             .bind(number(host.generation))
-            .bind(host.replaced_by.map(|id| id.to_string()));
+            .bind(host.replaced_by.map(|id| id.to_string()))
+            .bind(host.rack.clone())
+            .bind(host.cpu_model.clone())
+            .bind(number(host.memory_bytes))
+            .bind(host.address.map(|address| address.to_string()))
+            .bind(json_opt(host.admitted_by.as_ref())?);
         self.write(text, "a host with that key").await.map(drop)
     }
 
@@ -350,8 +384,10 @@ impl Tx for SqliteTx {
 
 const PUT_HOST: &str = "INSERT INTO hosts (id, state, detail, site, key_storage, key, next_key,
          identity, enrolled_at, certificate_expires_at, last_seen_at, boot, former_boots,
-         inventory, capacity, generation, replaced_by)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+         inventory, capacity, generation, replaced_by, rack, cpu_model, memory_bytes, address,
+         admitted_by)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+         $20, $21, $22)
      ON CONFLICT (id) DO UPDATE SET state = excluded.state, detail = excluded.detail,
          site = excluded.site, key_storage = excluded.key_storage, key = excluded.key,
          next_key = excluded.next_key, identity = excluded.identity,
@@ -360,7 +396,9 @@ const PUT_HOST: &str = "INSERT INTO hosts (id, state, detail, site, key_storage,
          last_seen_at = excluded.last_seen_at, boot = excluded.boot,
          former_boots = excluded.former_boots, inventory = excluded.inventory,
          capacity = excluded.capacity, generation = excluded.generation,
-         replaced_by = excluded.replaced_by";
+         replaced_by = excluded.replaced_by, rack = excluded.rack,
+         cpu_model = excluded.cpu_model, memory_bytes = excluded.memory_bytes,
+         address = excluded.address, admitted_by = excluded.admitted_by";
 
 const PUT_LEASE: &str = "INSERT INTO leases (id, quote, owner, host, site, vcpus, memory_bytes,
          disk_bytes, seconds, on_lost_link, price, currency, price_book, quote_expires_at,

@@ -4,7 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 use surplus_pki::KeyPair;
 use surplus_protocol::agent::SyncRequest;
 use surplus_protocol::api::{CreateToken, Host, HostState};
+use surplus_protocol::enrol::HostFacts;
 use surplus_protocol::ids::{BootId, HostId, LeaseId};
+use surplus_protocol::inventory::HardwareIdentity;
 
 use crate::fake_host::{FakeHost, PATIENCE, enrol_with, renew};
 use crate::marketplace::{Market, digest, problem};
@@ -64,11 +66,105 @@ async fn tokens_that_are_expired_unknown_or_for_another_network_are_refused() {
         .await;
     market.hands.forward(SignedDuration::from_secs(61));
     assert_eq!(enrol(short).await.name(), "token-expired");
-    assert_eq!(enrol(far).await.name(), "token-network");
+    let refused = enrol(far).await;
+    assert_eq!(refused.name(), "token-network");
+    assert!(refused.detail.contains("127.0.0.1"), "{}", refused.detail);
+    assert!(
+        refused.detail.contains("192.0.2.0/24"),
+        "{}",
+        refused.detail
+    );
     assert_eq!(
         enrol("surplus_join_guess".to_owned()).await.name(),
         "token-unknown"
     );
+}
+
+#[tokio::test]
+async fn a_token_for_an_ipv4_network_is_good_on_a_port_for_both() {
+    let market = Market::start_for_both().await;
+    let order = |name: &str, network: &str| CreateToken {
+        name: name.to_owned(),
+        uses: None,
+        expires_at: None,
+        networks: vec![network.to_owned()],
+    };
+    for (name, network) in [("plain", "127.0.0.0/8"), ("mapped", "::ffff:127.0.0.0/104")] {
+        let token = market.token_as(&order(name, network)).await;
+        let key = KeyPair::generate().unwrap();
+        assert!(
+            enrol_with(&market, &key, Some(&token))
+                .await
+                .unwrap()
+                .is_some()
+        );
+    }
+    let far = market.token_as(&order("far", "192.0.2.0/24")).await;
+    let refused = problem(enrol_with(&market, &KeyPair::generate().unwrap(), Some(&far)).await);
+    assert!(
+        refused.detail.contains("from 127.0.0.1,"),
+        "{}",
+        refused.detail
+    );
+}
+
+#[tokio::test]
+async fn what_a_host_says_of_itself_is_cut_to_size() {
+    let market = Market::start().await;
+    let facts = HostFacts {
+        site: format!("a\tb{}", "s".repeat(500)),
+        rack: "r".repeat(500),
+        key_storage: "k".repeat(500),
+        identity: HardwareIdentity {
+            product: Some("p".repeat(5000)),
+            ..crate::fake_host::machine("uuid-1")
+        },
+        cpu_model: "c".repeat(5000),
+        memory_bytes: u64::MAX,
+    };
+    let key = KeyPair::generate().unwrap();
+    let asked = crate::fake_host::enrol_saying(&market, &key, None, &facts).await;
+    assert!(asked.unwrap().is_none());
+    let hosts: Vec<Host> = market.get("/api/v1/hosts").await.unwrap();
+    let host = &hosts[0];
+    assert_eq!((host.site.len(), host.rack.len()), (64, 64));
+    assert!(host.site.starts_with("abs"), "{}", host.site);
+    assert_eq!(host.key_storage.len(), 64);
+    assert_eq!(host.identity.product.as_ref().unwrap().len(), 512);
+    assert_eq!(host.cpu_model.len(), 512);
+}
+
+#[tokio::test]
+async fn an_approval_while_the_old_boot_may_live_makes_no_second_host() {
+    let market = Market::start().await;
+    let mut first = FakeHost::enrolled(&market).await;
+    let mut hello = first.introduction();
+    let facts = crate::fake_host::machine("uuid-1");
+    hello.inventory.as_mut().unwrap().identity = facts.clone();
+    first.sync(hello).await.unwrap();
+    let key = KeyPair::generate().unwrap();
+    let ask = async || {
+        let asked = crate::fake_host::enrol_as(&market, &key, None, facts.clone());
+        asked.await.unwrap()
+    };
+    assert!(ask().await.is_none());
+    let hosts: Vec<Host> = market.get("/api/v1/hosts").await.unwrap();
+    let waits = hosts.iter().find(|host| host.id != first.id).unwrap();
+    let approved = judge(&market, waits.id, "approve").await;
+    assert_eq!(approved.state, HostState::Pending, "{}", approved.detail);
+    assert!(ask().await.is_none(), "the old boot may live still");
+    market.hands.forward(SignedDuration::from_secs(121));
+    let certificate = ask().await.unwrap();
+    assert_eq!(
+        certificate.common_name(),
+        Some(first.id.to_string().as_str())
+    );
+    assert_eq!(
+        problem(first.sync(first.nothing()).await).name(),
+        "not-registered"
+    );
+    let hosts: Vec<Host> = market.get("/api/v1/hosts").await.unwrap();
+    assert_eq!(hosts.len(), 1, "a ghost stayed in the register");
 }
 
 #[tokio::test]

@@ -74,13 +74,23 @@ pub(crate) async fn enrol_as(
     token: Option<&str>,
     identity: HardwareIdentity,
 ) -> Result<Option<Certificate>, ClientError> {
-    let request = CertificateRequest::create(key, "new", &[]).unwrap();
-    let site = "rack 1".to_owned();
     let facts = HostFacts {
-        site,
+        site: "rack 1".to_owned(),
+        key_storage: "ram".to_owned(),
         identity,
         ..HostFacts::default()
     };
+    enrol_saying(market, key, token, &facts).await
+}
+
+/// A first enrolment with these facts.
+pub(crate) async fn enrol_saying(
+    market: &Market,
+    key: &KeyPair,
+    token: Option<&str>,
+    facts: &HostFacts,
+) -> Result<Option<Certificate>, ClientError> {
+    let request = CertificateRequest::create(key, "new", &[]).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert(
         FACTS_HEADER,

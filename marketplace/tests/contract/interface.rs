@@ -4,8 +4,10 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use http::{HeaderMap, Method, header};
 use surplus_https::{Body, Client, ClientError};
+use surplus_pki::KeyPair;
 use surplus_protocol::api::{CreateKey, CreatedKey, Key, Role, Trust};
 
+use crate::fake_host::{FakeHost, PATIENCE, enrol_with};
 use crate::marketplace::{Market, problem};
 
 async fn send(client: &Client, method: Method, path: &str, body: &str) -> Result<(), ClientError> {
@@ -119,6 +121,39 @@ async fn secrets_are_for_their_owner_alone_and_not_in_the_store() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn the_figures_count_hosts_leases_and_enrolments() {
+    let market = Market::start().await;
+    let mut host = FakeHost::offering(&market).await;
+    enrol_with(&market, &KeyPair::generate().unwrap(), None)
+        .await
+        .unwrap();
+    host.sync(host.nothing()).await.unwrap();
+    let stranger = market.stranger();
+    let wanted = [
+        "surplus_syncs_total 2",
+        "surplus_enrolments_total 1",
+        "surplus_leases_made_total 0",
+        "surplus_hosts{state=\"enrolled\"} 1",
+        "surplus_hosts{state=\"pending\"} 1",
+        "surplus_hosts_unreachable 0",
+    ];
+    // Hosts are counted with each sweep.
+    let counted = async {
+        loop {
+            let headers = HeaderMap::new();
+            let answer = stranger.request(Method::GET, "/metrics", headers, Body::empty());
+            let text = answer.await.unwrap().bytes(1 << 20).await.unwrap();
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            if wanted.iter().all(|line| text.contains(line)) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, counted).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use http::{HeaderMap, Method};
 use jiff::SignedDuration;
 use surplus_https::{Body, Client, ClientError};
 use surplus_market::pricing;
+use surplus_marketplace::Limits;
 use surplus_protocol::Money;
 use surplus_protocol::agent::SyncRequest;
 use surplus_protocol::api::{
@@ -167,6 +168,65 @@ async fn a_lease_lives_from_offer_to_closed_bill() {
     assert_eq!(bill.lines[0].quantity, 90_000);
     let offers: Vec<Offer> = buyer.get_json("/api/v1/offers").await.unwrap();
     assert_eq!(offers[0].free.vcpus, SELLABLE.vcpus);
+}
+
+#[tokio::test]
+async fn a_buyer_holds_only_so_many_quotes_open() {
+    let limits = Limits {
+        open_quotes: 2,
+        ..Limits::default()
+    };
+    let market = Market::start_with(limits).await;
+    FakeHost::offering(&market).await;
+    let (alice, bob) = (market.buyer("alice").await, market.buyer("bob").await);
+    for _ in 0..2 {
+        quote(&alice, SMALL).await.unwrap();
+    }
+    let error = quote(&alice, SMALL).await.unwrap_err();
+    let refused = error.problem().unwrap();
+    assert_eq!((refused.status, refused.name()), (429, "too-many-quotes"));
+    assert!(error.retry_after().is_some());
+    // Another buyer has quotes of its own, and the operator any number.
+    quote(&bob, SMALL).await.unwrap();
+    quote(&market.admin, SMALL).await.unwrap();
+    // Those that ran out do not count: what refuses now is the silent host.
+    market.hands.forward(SignedDuration::from_mins(6));
+    assert_eq!(problem(quote(&alice, SMALL).await).name(), "no-capacity");
+}
+
+#[tokio::test]
+async fn an_image_that_a_live_lease_needs_stays_until_the_lease_ended() {
+    let market = Market::start().await;
+    let mut host = FakeHost::offering(&market).await;
+    let buyer = market.buyer("alice").await;
+    let id = rent(&buyer).await.id;
+    let delete = async |what: &str| {
+        let path = format!("/api/v1/images/{what}");
+        let headers = HeaderMap::new();
+        let gone = buyer.request(Method::DELETE, &path, headers, Body::empty());
+        gone.await.unwrap();
+    };
+    let files = || {
+        let directory = market.dir.path().join("data/images");
+        std::fs::read_dir(directory).unwrap().count()
+    };
+    delete("disk").await;
+    assert_eq!(files(), 1, "the guest's image is gone");
+    let path = format!("/agent/v1/images/{}", digest(b"a disk of some kind"));
+    host.client.download(&path, 0).await.unwrap();
+    run(&market, &mut host, id).await;
+    let receipts = vec![host.receipt(EndReason::GuestStopped, FakeHost::usage(id, 1, 5, 0))];
+    let gone = SyncRequest {
+        receipts,
+        ..host.nothing()
+    };
+    host.sync(gone).await.unwrap();
+    // The next tidying removes what nothing needs any more.
+    upload(&buyer, "other", digest(b"other"), b"other".to_vec())
+        .await
+        .unwrap();
+    delete("other").await;
+    assert_eq!(files(), 0);
 }
 
 #[tokio::test]

@@ -57,15 +57,23 @@ impl Market {
 
     pub(crate) async fn start_with(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self::start_in(dir, Hands::default(), limits).await
+        Self::start_in(dir, Hands::default(), limits, "127.0.0.1:0").await
     }
 
-    async fn start_in(dir: tempfile::TempDir, hands: Hands, limits: Limits) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+    /// One that listens for IPv4 and IPv6 at once: it sees IPv4 addresses
+    /// mapped into IPv6.
+    pub(crate) async fn start_for_both() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(dir, Hands::default(), Limits::default(), "[::]:0").await
+    }
+
+    async fn start_in(dir: tempfile::TempDir, hands: Hands, limits: Limits, at: &str) -> Self {
+        let listener = TcpListener::bind(at).await.unwrap();
+        let listen = listener.local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], listen.port()));
         let opened = Marketplace::open(Config {
             data: dir.path().join("data"),
-            listen: address,
+            listen,
             urls: Vec::new(),
             prices: pricing::default_book(),
             max_image_bytes: 4 << 20,
@@ -95,7 +103,7 @@ impl Market {
         let _ = self.stop.take().unwrap().send(());
         let stopped = tokio::time::timeout(Duration::from_secs(20), self.serving.take().unwrap());
         stopped.await.unwrap().unwrap().unwrap();
-        Self::start_in(self.dir, self.hands, Limits::default()).await
+        Self::start_in(self.dir, self.hands, Limits::default(), "127.0.0.1:0").await
     }
 
     pub(crate) fn builder(&self) -> Builder {

@@ -104,6 +104,26 @@ async fn guessing_at_tokens_is_slowed_down_and_says_until_when() {
 }
 
 #[tokio::test]
+async fn asking_on_without_a_token_is_slowed_down_and_says_until_when() {
+    let marketplace = Marketplace::start(1).await;
+    let request = request();
+    let mut passed = 0;
+    let error = loop {
+        match enrol(&marketplace, None, request.clone()).await {
+            Ok(answer) => assert_eq!(answer.status(), StatusCode::ACCEPTED),
+            Err(error) => break error,
+        }
+        passed += 1;
+        assert!(passed < 1000, "never slowed down");
+    };
+    assert!(passed >= 120, "a rack behind one address is held up");
+    assert_eq!(error.problem().unwrap().name(), "too-many-attempts");
+    assert!(error.retry_after().unwrap() >= Duration::from_secs(1));
+    // Tokens are counted apart: who has one is not held up.
+    enrol(&marketplace, Some(TOKEN), request).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_first_request_cannot_choose_its_host() {
     let marketplace = Marketplace::start(2).await;
     let (_, victim) = marketplace.enrolled().await;
