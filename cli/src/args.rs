@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{console, end, hosts, image, keys, leases, rent, shell, site_file, tokens};
+use crate::commands::{
+    admissions, console, end, hosts, image, keys, leases, rent, shell, site_file, tokens,
+};
 use crate::config::Flags;
 
 const AFTER: &str = "Flags win over the environment (SURPLUS_URL, SURPLUS_TOKEN, SURPLUS_CA), which wins over \
@@ -41,8 +43,12 @@ pub(crate) enum Command {
     End(end::Args),
     /// What a lease costs
     Bill(leases::BillArgs),
-    /// The hosts of the marketplace; approve or reject one (operators)
+    /// The hosts of the marketplace; approve or reject some (operators)
     Hosts(hosts::Args),
+    /// Make a rule that lets hosts join without a token (operators)
+    Admit(admissions::Args),
+    /// The rules that let hosts join without a token (operators)
+    Admissions(admissions::ListArgs),
     /// Join tokens for new hosts (operators)
     #[command(subcommand)]
     Token(tokens::Command),
@@ -93,6 +99,14 @@ mod tests {
             "surplus hosts 0193a",
             "surplus hosts approve 0193a",
             "surplus hosts confirm-off 0193a",
+            "surplus hosts --pending",
+            "surplus hosts approve --from 10.0.0.0/24 --mac-prefix 52:54:00 --rack r7 --yes",
+            "surplus admit --from 10.0.0.0/24 --for 30m",
+            "surplus admit --serials new-rack.txt --serial B5RJ12 --uses 40 --until 2026-05-01T18:00",
+            "surplus admit --rack r7 --mac-prefix e4:43:4b",
+            "surplus admissions",
+            "surplus admissions delete 0193a",
+            "surplus admissions remove 0193a",
             "surplus image delete hello",
             "surplus image add x.qcow2 --name hello --format qcow2",
             "surplus rent --image hello --vcpus 1 --memory 512MiB --disk 1GB --for 2h --on-lost-link fence:5m \
@@ -104,6 +118,18 @@ mod tests {
         ] {
             assert!(
                 Cli::try_parse_from(line.split_whitespace()).is_ok(),
+                "{line}"
+            );
+        }
+        for line in [
+            "surplus hosts approve",
+            "surplus hosts approve 0193a --rack r7",
+            "surplus hosts approve --yes",
+            "surplus admit --rack r7 --for 30m --until 2026-05-01T18:00",
+            "surplus admit --rack r7 --uses 0",
+        ] {
+            assert!(
+                Cli::try_parse_from(line.split_whitespace()).is_err(),
                 "{line}"
             );
         }

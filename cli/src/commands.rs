@@ -6,6 +6,7 @@ use crate::config;
 use crate::failure::Failure;
 use crate::output::Output;
 
+pub(crate) mod admissions;
 pub(crate) mod console;
 pub(crate) mod end;
 pub(crate) mod hosts;
@@ -49,6 +50,8 @@ pub(crate) async fn run(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::End(args) => end::run(&session, args).await,
         Command::Bill(args) => leases::bill(&session, args).await,
         Command::Hosts(args) => hosts::run(&session, args).await,
+        Command::Admit(args) => admissions::admit(&session, args).await,
+        Command::Admissions(args) => admissions::run(&session, args).await,
         Command::Token(command) => tokens::run(&session, command).await,
         Command::SiteFile(args) => site_file::run(&session, args).await,
         Command::Key(command) => keys::run(&session, command).await,

@@ -4,7 +4,7 @@
 //! What always holds: a full id wins over a name, a name over a shortened id,
 //! and what fits several things is refused with the list of them.
 
-use surplus_protocol::api::{Host, Image, Lease};
+use surplus_protocol::api::{AdmissionRule, Host, Image, Lease};
 use surplus_protocol::lease::LeaseState;
 
 use crate::failure::Failure;
@@ -31,6 +31,15 @@ pub(crate) trait Pointed {
 impl Pointed for Host {
     const KIND: &'static str = "host";
     const LISTED_BY: &'static str = "surplus hosts";
+
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Pointed for AdmissionRule {
+    const KIND: &'static str = "admission rule";
+    const LISTED_BY: &'static str = "surplus admissions";
 
     fn id(&self) -> String {
         self.id.to_string()

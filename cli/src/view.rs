@@ -9,9 +9,11 @@ use jiff::tz::TimeZone;
 
 use crate::output::printable;
 
+mod admissions;
 mod hosts;
 mod leases;
 mod market;
+mod pending;
 mod secrets;
 
 pub(crate) use leases::{end_reason, lease_state};

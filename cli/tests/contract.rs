@@ -470,3 +470,56 @@ fn scripts_for_shells_and_the_manual_need_no_marketplace() {
             .starts_with(".ie")
     );
 }
+
+fn waiting(number: u8, rack: &str) -> Value {
+    json!({
+        "id": format!("1{number}93a2b4-1122-7000-8000-000000000001"), "state": "pending",
+        "detail": "waits for approval", "site": "leipzig", "rack": rack, "key_storage": "ram",
+        "identity": { "system_uuid": null, "system_serial": "B5RJ12", "board_serial": null,
+            "vendor": "Dell Inc.", "product": "R640", "macs": ["e4:43:4b:00:11:22"] },
+        "cpu_model": "Xeon", "memory_bytes": 68719476736_u64, "address": "192.0.2.7",
+        "admitted_by": null, "enrolled_at": "2020-05-01T11:00:00Z",
+        "certificate_expires_at": "2020-05-01T11:00:00Z", "last_seen_at": null,
+        "unreachable": false, "inventory": null, "capacity": null,
+        "free": { "vcpus": 0, "memory_bytes": 0, "disk_bytes": 0 }, "leases": 0,
+    })
+}
+
+#[test]
+fn hosts_are_approved_by_what_they_are_after_they_were_shown() {
+    let (fits, other) = (waiting(1, "r7"), waiting(2, "r8"));
+    let mut joined = fits.clone();
+    joined["state"] = json!("enrolled");
+    let approve = "POST /api/v1/hosts/1193a2b4-1122-7000-8000-000000000001/approve";
+    let market = Marketplace::start([
+        ("GET /api/v1/hosts", answers([json!([fits, other])])),
+        (approve, answers([joined])),
+    ]);
+    let asked = ["hosts", "approve", "--from", "192.0.2.0/24", "--rack", "r7"];
+    // Nobody is there to be asked.
+    let run = market.run(&asked);
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.contains("R640"), "{}", run.stderr);
+    assert!(run.stderr.contains("next: add --yes"), "{}", run.stderr);
+    let posts = || {
+        let asked = market.requests().into_iter();
+        asked
+            .filter(|one| one.line.starts_with("POST"))
+            .map(|one| one.line)
+            .collect::<Vec<_>>()
+    };
+    assert!(posts().is_empty(), "{:?}", posts());
+    let run = market.run(&[&asked[..], &["--yes", "--json"]].concat());
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(run.document().as_array().unwrap().len(), 1);
+    assert_eq!(posts(), [approve]);
+    let run = market.run(&["hosts", "approve", "--rack", "r9", "--yes"]);
+    assert_eq!(run.code, 1);
+    assert!(
+        run.stderr.contains("no waiting host fits rack r9"),
+        "{}",
+        run.stderr
+    );
+    let run = market.run(&["hosts", "--pending", "--json"]);
+    assert_eq!(run.document().as_array().unwrap().len(), 2);
+}

@@ -249,3 +249,96 @@ fn an_image_that_is_too_large_is_refused_with_the_marketplaces_reason() {
     );
     assert!(!text.contains("cannot be reached"), "{text}");
 }
+
+#[test]
+fn an_operator_makes_lists_and_withdraws_admission_rules() {
+    let market = Market::start();
+    let operator = &market.operator();
+    let file = market.file("rack.txt");
+    std::fs::write(&file, "# rack 7\nB5RJ12\n\nB5RJ13\n").unwrap();
+    let file = file.to_str().unwrap();
+    let rule = market.ask_as(
+        operator,
+        &[
+            "admit",
+            "--serials",
+            file,
+            "--from",
+            "10.0.0.7/24",
+            "--mac-prefix",
+            "52-54-00",
+            "--for",
+            "30m",
+            "--uses",
+            "8",
+        ],
+    );
+    let selectors = &rule["selectors"];
+    assert_eq!(
+        selectors["serials"],
+        serde_json::json!(["B5RJ12", "B5RJ13"])
+    );
+    assert_eq!(selectors["networks"], serde_json::json!(["10.0.0.0/24"]));
+    assert_eq!(selectors["mac_prefixes"], serde_json::json!(["52:54:00"]));
+    assert_eq!((&rule["uses"], &rule["used"]), (&8.into(), &0.into()));
+    assert_eq!(rule["created_by"], "admin");
+    let made: jiff::Timestamp = rule["created_at"].as_str().unwrap().parse().unwrap();
+    let ends: jiff::Timestamp = rule["expires_at"].as_str().unwrap().parse().unwrap();
+    let lasts = ends.duration_since(made).as_secs();
+    assert!((1700..=1800).contains(&lasts), "{lasts}");
+
+    let list = market.ask_as(operator, &["admissions"]);
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    let shown = market.run_as(operator, &["admissions"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("from 10.0.0.0/24, MAC 52:54:00"), "{shown}");
+    let id = rule["id"].as_str().unwrap();
+    market.ask_as(operator, &["admissions", "delete", &id[..8]]);
+    assert_eq!(
+        market.ask_as(operator, &["admissions"]),
+        serde_json::json!([])
+    );
+
+    let text = market.refused_as(operator, &["admit", "--for", "30m"]);
+    assert!(text.contains("--from 0.0.0.0/0"), "{text}");
+    for wrong in [
+        ["--from", "10.0.0.1"],
+        ["--mac-prefix", "5"],
+        ["--serials", "none.txt"],
+    ] {
+        let text = market.refused_as(operator, &[&["admit"][..], &wrong].concat());
+        assert!(text.contains(wrong[1]), "{text}");
+    }
+    market.refused_as(
+        operator,
+        &["admit", "--rack", "r7", "--until", "2020-01-01T00:00"],
+    );
+}
+
+#[test]
+fn a_token_is_bound_to_a_network_and_a_count() {
+    let market = Market::start();
+    let operator = &market.operator();
+    let made = market.ask_as(
+        operator,
+        &[
+            "token",
+            "create",
+            "rack1",
+            "--uses",
+            "3",
+            "--network",
+            "10.0.0.9/8",
+            "--network",
+            "fd00::/8",
+            "--expires",
+            "7d",
+        ],
+    );
+    assert_eq!(made["uses"], 3);
+    assert_eq!(
+        made["networks"],
+        serde_json::json!(["10.0.0.0/8", "fd00::/8"])
+    );
+    assert!(made["expires_at"].is_string());
+}

@@ -24,6 +24,8 @@ pub(crate) enum BadInput {
     NoPublicKey { path: PathBuf, line: usize },
     #[error("{} holds no secret, or more than one word", .path.display())]
     NoSecret { path: PathBuf },
+    #[error("{} holds no line that says something", .path.display())]
+    NoLines { path: PathBuf },
     #[error("{} is empty", .path.display())]
     Empty { path: PathBuf },
     #[error("{} is {what}, not a raw or qcow2 disk", .path.display())]
@@ -46,6 +48,7 @@ impl From<BadInput> for Failure {
             }
             BadInput::NoPublicKey { .. } => "give a .pub file as ssh-keygen writes it".to_owned(),
             BadInput::NoSecret { .. } => "the file holds the secret alone, on one line".to_owned(),
+            BadInput::NoLines { .. } => "write one on each line".to_owned(),
             BadInput::Empty { .. } => "give a disk image that holds something".to_owned(),
             BadInput::OtherFormat { unpack, .. } => (*unpack).to_owned(),
             BadInput::NotQcow2 { .. } => {
@@ -83,6 +86,21 @@ pub(crate) fn secret(path: &Path) -> Result<SecretString, BadInput> {
             path: path.to_owned(),
         }),
     }
+}
+
+/// The words of a file, one a line; empty lines and those after `#` are left
+/// out.
+pub(crate) fn lines(path: &Path) -> Result<Vec<String>, BadInput> {
+    let text = text(path)?;
+    let lines = text.lines().map(str::trim);
+    let said = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let words: Vec<String> = said.map(str::to_owned).collect();
+    if words.is_empty() {
+        return Err(BadInput::NoLines {
+            path: path.to_owned(),
+        });
+    }
+    Ok(words)
 }
 
 /// The public keys of a file, a line each.
@@ -224,6 +242,13 @@ mod tests {
             Err(BadInput::NoPublicKey { line: 2, .. })
         ));
         assert!(public_keys(file("").path()).is_err());
+    }
+
+    #[test]
+    fn a_list_is_read_line_by_line() {
+        let list = file("# rack 7\n B5RJ12 \r\n\nB5RJ13");
+        assert_eq!(lines(list.path()).unwrap(), ["B5RJ12", "B5RJ13"]);
+        assert!(lines(file("# nothing\n").path()).is_err());
     }
 
     #[test]

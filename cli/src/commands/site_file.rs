@@ -199,7 +199,7 @@ fn tell(session: &Session, site: &Site, path: Option<&Path>, made: Option<&Token
     if site.marketplace.token.is_none() {
         session
             .out
-            .note("there is no token in it: each host waits until `surplus hosts approve ID`");
+            .note("there is no token in it: each host waits for `surplus admit` or `surplus hosts approve`");
     }
     if let Some(path) = path {
         session.out.note(&format!(

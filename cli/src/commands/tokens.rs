@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
+use surplus_protocol::admission::SelectorError;
 use surplus_protocol::api::{CreateToken, CreatedToken, Token};
 
 use super::Session;
@@ -48,12 +49,8 @@ impl Terms {
     }
 }
 
-fn network(text: &str) -> Result<String, String> {
-    text.parse::<ipnet::IpNet>()
-        .map(|net| net.trunc().to_string())
-        .map_err(|_| {
-            format!("{text:?} is not a network: write for instance 192.0.2.0/24 or 2001:db8::/32")
-        })
+fn network(text: &str) -> Result<String, SelectorError> {
+    surplus_protocol::admission::network(text).map(|net| net.to_string())
 }
 
 pub(crate) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
@@ -106,14 +103,15 @@ pub(crate) async fn create(
     Ok(session.api.post("/tokens", &request).await?)
 }
 
-fn after(now: Timestamp, seconds: u64) -> Result<Timestamp, Failure> {
+/// The time `seconds` from `now`.
+pub(crate) fn after(now: Timestamp, seconds: u64) -> Result<Timestamp, Failure> {
     i64::try_from(seconds)
         .ok()
         .and_then(|seconds| now.checked_add(SignedDuration::from_secs(seconds)).ok())
         .ok_or_else(|| {
             Failure::new(
-                "the token would expire after the end of time",
-                "leave --expires away",
+                "that would expire after the end of time",
+                "give a shorter time, or none",
             )
         })
 }
@@ -126,6 +124,7 @@ mod tests {
     fn networks_are_written_without_host_bits() {
         assert_eq!(network("192.0.2.77/24").unwrap(), "192.0.2.0/24");
         assert_eq!(network("2001:db8::1/32").unwrap(), "2001:db8::/32");
+        assert_eq!(network("::ffff:192.0.2.7/120").unwrap(), "192.0.2.0/24");
         assert!(network("192.0.2.1").is_err());
     }
 }

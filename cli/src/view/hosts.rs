@@ -1,8 +1,9 @@
 //! The register of hosts.
 
 use surplus_protocol::api::{Host, HostState};
-use surplus_protocol::inventory::{Disk, Inventory, KvmProbe, Nic};
+use surplus_protocol::inventory::{Disk, HardwareIdentity, Inventory, KvmProbe, Nic};
 
+use super::admissions::admission;
 use super::{View, short_ids};
 use crate::units::show_size;
 
@@ -24,22 +25,19 @@ impl View {
             "SEEN",
             "DETAIL",
         ];
-        self.table(
-            &headings,
-            hosts
-                .iter()
-                .zip(ids)
-                .map(|(host, id)| self.host_row(host, id)),
-        )
+        let rows = hosts.iter().zip(&ids);
+        let mut text = self.table(&headings, rows.map(|(host, id)| self.host_row(host, id)));
+        text.push_str(&self.decisions(hosts, &ids));
+        text
     }
 
-    fn host_row(&self, host: &Host, id: String) -> Vec<String> {
+    fn host_row(&self, host: &Host, id: &str) -> Vec<String> {
         let of = |free: String, total: Option<String>| {
             total.map_or(free.clone(), |total| format!("{free} of {total}"))
         };
         let sellable = host.capacity.as_ref().map(|capacity| capacity.sellable);
         vec![
-            id,
+            id.to_owned(),
             state(host),
             host.site.clone(),
             of(
@@ -67,9 +65,19 @@ impl View {
             ("state", state(host)),
             ("detail", host.detail.clone()),
             ("site", host.site.clone()),
+            ("rack", host.rack.clone()),
+            (
+                "calls from",
+                host.address
+                    .map_or_else(|| "?".to_owned(), |address| address.to_string()),
+            ),
             ("key lives in", host.key_storage.clone()),
-            ("enrolled", self.time(host.enrolled_at)),
-            ("certificate until", self.time(host.certificate_expires_at)),
+            (
+                "let in by",
+                host.admitted_by
+                    .as_ref()
+                    .map_or_else(|| "?".to_owned(), admission),
+            ),
             (
                 "last seen",
                 host.last_seen_at
@@ -77,7 +85,13 @@ impl View {
             ),
             ("leases", host.leases.to_string()),
         ];
-        rows.push(("free now", resources(&host.free)));
+        if host.state == HostState::Pending {
+            rows.push(("asks since", self.time(host.enrolled_at)));
+        } else {
+            rows.push(("enrolled", self.time(host.enrolled_at)));
+            rows.push(("certificate until", self.time(host.certificate_expires_at)));
+            rows.push(("free now", resources(&host.free)));
+        }
         if let Some(capacity) = &host.capacity {
             rows.push(("for sale", resources(&capacity.sellable)));
             rows.push(("kept for the host", resources(&capacity.reserve)));
@@ -87,7 +101,12 @@ impl View {
             rows.push(("offers nothing", why));
         }
         if let Some(inventory) = &host.inventory {
+            rows.extend(firmware(&inventory.identity));
             rows.extend(hardware(inventory));
+        } else {
+            rows.extend(firmware(&host.identity));
+            rows.push(("cpu", host.cpu_model.clone()));
+            rows.push(("memory", show_size(host.memory_bytes)));
         }
         self.sheet(rows)
     }
@@ -125,23 +144,30 @@ fn withheld(host: &Host) -> Option<String> {
     host.capacity.as_ref()?.withheld.clone()
 }
 
-fn hardware(inventory: &Inventory) -> Vec<(&'static str, String)> {
-    let identity = &inventory.identity;
-    let named = |value: &Option<String>| value.clone().unwrap_or_else(|| "?".to_owned());
-    let cpu = &inventory.cpu;
-    let mut rows = vec![
-        (
-            "machine",
-            format!("{} {}", named(&identity.vendor), named(&identity.product)),
-        ),
+fn named(value: &Option<String>) -> String {
+    value.clone().unwrap_or_else(|| "?".to_owned())
+}
+
+/// Maker and model.
+pub(super) fn machine(identity: &HardwareIdentity) -> String {
+    format!("{} {}", named(&identity.vendor), named(&identity.product))
+}
+
+fn firmware(identity: &HardwareIdentity) -> Vec<(&'static str, String)> {
+    let (serial, uuid) = (&identity.system_serial, &identity.system_uuid);
+    vec![
+        ("machine", machine(identity)),
         (
             "serial, uuid",
-            format!(
-                "{}, {}",
-                named(&identity.system_serial),
-                named(&identity.system_uuid)
-            ),
+            format!("{}, {}", named(serial), named(uuid)),
         ),
+        ("mac", identity.macs.join(" ")),
+    ]
+}
+
+fn hardware(inventory: &Inventory) -> Vec<(&'static str, String)> {
+    let cpu = &inventory.cpu;
+    let mut rows = vec![
         (
             "cpu",
             format!(

@@ -2,7 +2,8 @@
 
 use jiff::tz::TimeZone;
 use surplus_protocol::api::{
-    Bill, BillLine, Host, HostState, Image, Lease, Offer, PriceBook, Quote, Token,
+    Admission, AdmissionRule, Bill, BillLine, Host, HostState, Image, Lease, Offer, PriceBook,
+    Quote, Selectors, Token,
 };
 use surplus_protocol::inventory::{
     Capacity, Cpu, Disk, HardwareIdentity, Inventory, KvmProbe, Nic, NumaNode, Resources,
@@ -48,13 +49,51 @@ pub(crate) fn token(name: &str) -> Token {
     }
 }
 
+pub(crate) fn rule(number: u8) -> AdmissionRule {
+    AdmissionRule {
+        id: id(8, number),
+        selectors: Selectors {
+            networks: vec!["10.0.0.0/24".into()],
+            ..Selectors::default()
+        },
+        uses: Some(8),
+        used: 3,
+        expires_at: Some("2026-05-01T12:30:00Z".parse().unwrap()),
+        created_by: "admin".into(),
+        created_at: "2026-05-01T11:59:00Z".parse().unwrap(),
+    }
+}
+
+/// A machine that asks to join.
+pub(crate) fn pending(number: u8) -> Host {
+    Host {
+        state: HostState::Pending,
+        detail: "waits for approval: asked to join without a token".into(),
+        enrolled_at: "2026-05-01T11:58:00Z".parse().unwrap(),
+        admitted_by: None,
+        inventory: None,
+        capacity: None,
+        free: Resources::default(),
+        leases: 0,
+        ..host(number)
+    }
+}
+
 pub(crate) fn host(number: u8) -> Host {
     Host {
         id: id(1, number),
         state: HostState::Enrolled,
         detail: "enrolled with token rack1".into(),
         site: "leipzig".into(),
+        rack: "r7".into(),
         key_storage: "ram".into(),
+        identity: inventory().identity,
+        cpu_model: "Xeon Gold 6130".into(),
+        memory_bytes: 64 * GIB,
+        address: Some([192, 0, 2, 10].into()),
+        admitted_by: Some(Admission::Token {
+            name: "rack1".into(),
+        }),
         enrolled_at: "2026-04-30T08:00:00Z".parse().unwrap(),
         certificate_expires_at: "2026-07-30T08:00:00Z".parse().unwrap(),
         last_seen_at: Some("2026-05-01T11:59:40Z".parse().unwrap()),
@@ -133,6 +172,7 @@ fn inventory() -> Inventory {
         agent_version: "0.1.0".into(),
         root_hash: "ab".repeat(32),
         kernel: "6.12.1".into(),
+        booted_from: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! API keys and join tokens. Their secrets are never part of a table.
 
+use jiff::Timestamp;
 use surplus_protocol::api::{Key, Role, Token};
 
 use super::View;
@@ -30,8 +31,8 @@ impl View {
             tokens.iter().map(|token| {
                 vec![
                     token.name.clone(),
-                    self.token_uses(token),
-                    self.token_expiry(token),
+                    self.used(token.used, token.uses),
+                    self.expiry(token.expires_at),
                     if token.networks.is_empty() {
                         "anywhere".into()
                     } else {
@@ -61,15 +62,16 @@ impl View {
         format!("token {}: for {uses}, {expiry}, from {from}", token.name)
     }
 
-    fn token_uses(&self, token: &Token) -> String {
-        token.uses.map_or_else(
-            || format!("{} of any", token.used),
-            |uses| format!("{} of {uses}", token.used),
+    /// How often something was used, of how often it may be.
+    pub(super) fn used(&self, used: u32, uses: Option<u32>) -> String {
+        uses.map_or_else(
+            || format!("{used} of any"),
+            |uses| format!("{used} of {uses}"),
         )
     }
 
-    fn token_expiry(&self, token: &Token) -> String {
-        match token.expires_at {
+    pub(super) fn expiry(&self, expires_at: Option<Timestamp>) -> String {
+        match expires_at {
             Some(at) if at <= self.now => format!("expired {}", self.time(at)),
             at => self.time_or(at, "never"),
         }
