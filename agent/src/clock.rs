@@ -3,11 +3,12 @@
 //! timesyncd runs beside; but a host whose clock stands at 1970 must judge a
 //! certificate before any time server has answered, and may have none. So the
 //! agent asks the marketplace, whose key it can verify at a time that it knows
-//! to have passed, and takes the `Date` of the answer.
+//! to have passed, and takes the `Date` of the answer; before it has a site
+//! file, the site file's own server.
 //!
 //! What always holds: the clock is only set forward, never to a time before
 //! the image was built, and only to the word of a server that the site file's
-//! CA vouches for.
+//! CA, or the one pinned on the kernel command line, vouches for.
 
 use jiff::Timestamp;
 use nix::sys::time::TimeSpec;
@@ -17,6 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use surplus_stage::Stage;
+
+use crate::hub::in_one_line;
+use crate::stages::Announce;
 use crate::sysroot::SysRoot;
 
 /// Files whose modification time is the image's build time, best first.
@@ -87,6 +92,31 @@ pub fn catch_up(
     }
     clock.set(offered)?;
     Ok(Some(behind.unsigned_abs()))
+}
+
+/// Sets the clock to a trusted server's word where it is behind, and says so;
+/// whether it was set.
+pub fn adopt(
+    clock: &dyn SystemClock,
+    offered: Timestamp,
+    floor: Timestamp,
+    consoles: &dyn Announce,
+) -> bool {
+    match catch_up(clock, offered, floor) {
+        Ok(Some(step)) => {
+            let stage = Stage::new("clock")
+                .with("set", offered)
+                .with("behind", format!("{}s", step.as_secs()));
+            consoles.say(stage);
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            let next = "set the clock in the firmware's setup; the host goes on trying";
+            consoles.say(Stage::new("clock").failed(in_one_line(&error), next));
+            false
+        }
+    }
 }
 
 /// The time of an HTTP `Date` header (RFC 9110, 5.6.7).

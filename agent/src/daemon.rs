@@ -10,6 +10,7 @@
 //! What always holds: no step is skipped or given up; SIGTERM ends the agent at
 //! any step, and guests run on.
 
+mod find;
 mod join;
 mod registration;
 mod serve;

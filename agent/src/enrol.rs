@@ -17,17 +17,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
+use surplus_https::Client;
 use surplus_https::client::TimeError;
-use surplus_https::{Client, ClientError};
 use surplus_pki::{CertificateRequest, KeyPair};
 use surplus_protocol::enrol::HostFacts;
+use surplus_protocol::ids::HostId;
 use surplus_stage::Stage;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::clock::{self, SystemClock};
-use crate::hub::{self, Enrolment, EstError, Road, explain, in_one_line};
+use crate::hub::{self, Enrolment, EstError, Road, about_time, explain, in_one_line};
 use crate::identity::{Identity, IdentityError, Storage, StorageError};
 use crate::stages::{Announce, Repeating};
 use crate::status::Board;
@@ -49,6 +50,9 @@ pub trait Registrar: Sync {
     ) -> impl Future<Output = Result<Enrolment, EstError>> + Send;
 
     fn time(&self) -> impl Future<Output = Result<Timestamp, TimeError>> + Send;
+
+    /// Whether a join token is shown with each request.
+    fn has_token(&self) -> bool;
 }
 
 /// The marketplace at the end of a road.
@@ -67,6 +71,10 @@ impl Registrar for Marketplace<'_> {
 
     async fn time(&self) -> Result<Timestamp, TimeError> {
         self.road.time().await
+    }
+
+    fn has_token(&self) -> bool {
+        self.token.is_some()
     }
 }
 
@@ -174,13 +182,12 @@ async fn ask(
             },
             Ok(Enrolment::Pending {
                 detail,
+                next,
                 retry_after,
             }) => {
                 let waiting = detail.unwrap_or_else(|| "an operator's approval".to_owned());
-                let wait = retry_after
-                    .unwrap_or(APPROVAL_WAIT)
-                    .clamp(means.pace.approval, LONGEST_APPROVAL_WAIT);
-                let next = "approve the host on the marketplace (`surplus hosts` shows it)";
+                let wait = approval_wait(retry_after, means.pace.approval);
+                let next = next.unwrap_or_else(|| pending_next(&waiting, registrar.has_token()));
                 (
                     Stage::new("enrol")
                         .with("waiting", waiting)
@@ -189,7 +196,9 @@ async fn ask(
                 )
             }
             Err(error) => {
-                if about_time(&error) && set_clock(registrar, means).await {
+                if matches!(&error, EstError::Client(error) if about_time(error))
+                    && set_clock(registrar, means).await
+                {
                     continue;
                 }
                 refused(&error, &mut quick, &mut slow)
@@ -202,6 +211,26 @@ async fn ask(
         said.say(means.consoles, stage, Instant::now().into_std());
         tokio::time::sleep(wait).await;
     }
+}
+
+/// How long until a pending host asks again.
+fn approval_wait(told: Option<Duration>, shortest: Duration) -> Duration {
+    told.unwrap_or(APPROVAL_WAIT)
+        .clamp(shortest, LONGEST_APPROVAL_WAIT)
+}
+
+/// What lets a pending host in. The marketplace's words name it first.
+fn pending_next(waiting: &str, has_token: bool) -> String {
+    if has_token {
+        return "wait: the marketplace lets the host in once that is over; the host goes on asking"
+            .to_owned();
+    }
+    let mut words = waiting.split_ascii_whitespace();
+    let id = words.find(|word| word.parse::<HostId>().is_ok());
+    let id = id.unwrap_or("ID");
+    format!(
+        "run `surplus hosts approve {id}`, or make an admission rule that fits this host; the host goes on asking"
+    )
 }
 
 /// The line for a failed try, and how long to wait.
@@ -222,11 +251,6 @@ fn refused(error: &EstError, quick: &mut Backoff, slow: &mut Backoff) -> (Stage,
     }
 }
 
-/// Whether the failure is one that a wrong clock explains.
-fn about_time(error: &EstError) -> bool {
-    matches!(error, EstError::Client(error @ ClientError::Untrusted { .. }) if error.retryable())
-}
-
 /// Takes the marketplace's time where ours is behind; says whether it was.
 async fn set_clock(registrar: &impl Registrar, means: &Means<'_>) -> bool {
     let offered = match registrar.time().await {
@@ -239,23 +263,7 @@ async fn set_clock(registrar: &impl Registrar, means: &Means<'_>) -> bool {
             return false;
         }
     };
-    match clock::catch_up(means.clock, offered, means.floor) {
-        Ok(Some(step)) => {
-            let stage = Stage::new("clock")
-                .with("set", offered)
-                .with("behind", format!("{}s", step.as_secs()));
-            means.consoles.say(stage);
-            true
-        }
-        Ok(None) => false,
-        Err(error) => {
-            let next = "set the clock in the firmware's setup; the host goes on trying";
-            means
-                .consoles
-                .say(Stage::new("clock").failed(in_one_line(&error), next));
-            false
-        }
-    }
+    clock::adopt(means.clock, offered, means.floor, means.consoles)
 }
 
 /// Why an answer is of no use.

@@ -17,6 +17,8 @@ use surplus_protocol::Problem;
 use surplus_protocol::enrol::{EST_PATH, FACTS_HEADER, HostFacts};
 
 use crate::identity::Identity;
+use crate::network::look;
+use crate::sysroot::SysRoot;
 
 /// Longest answer of EST, in bytes: a few certificates.
 const EST_LIMIT: usize = 256 * 1024;
@@ -31,6 +33,9 @@ pub struct Road {
     trust: Trust,
     proxy: Option<String>,
     clock: Clock,
+    /// The machine whose cards are tried where the kernel's routes lead
+    /// elsewhere.
+    machine: Option<SysRoot>,
 }
 
 /// Why a site file leads nowhere.
@@ -53,6 +58,7 @@ impl Road {
             trust,
             proxy: marketplace.proxy.clone(),
             clock: Clock::system(),
+            machine: None,
         };
         road.anonymous()?;
         Ok(road)
@@ -62,6 +68,13 @@ impl Road {
     #[must_use]
     pub fn judged_by(self, clock: Clock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The same road by any of this machine's network cards.
+    #[must_use]
+    pub fn by_any_card(self, machine: SysRoot) -> Self {
+        let machine = Some(machine);
+        Self { machine, ..self }
     }
 
     /// The addresses, for people.
@@ -75,6 +88,9 @@ impl Road {
             .clock(self.clock.clone());
         for url in &self.urls {
             builder = builder.url(url);
+        }
+        if let Some(machine) = self.machine.clone() {
+            builder = builder.interfaces(move || look::ways(&machine));
         }
         match &self.proxy {
             Some(proxy) => builder.proxy(proxy),
@@ -96,7 +112,7 @@ impl Road {
 
     /// The marketplace's time, judged without our own.
     pub async fn time(&self) -> Result<Timestamp, TimeError> {
-        server_time(self.builder()).await
+        server_time(self.builder(), "/healthz").await
     }
 
     /// The CA's certificate: from the site file, or asked for and compared with
@@ -135,6 +151,8 @@ pub enum Enrolment {
     /// Somebody has to approve the host; the same request again, later.
     Pending {
         detail: Option<String>,
+        /// What lets it in, where the marketplace says that itself.
+        next: Option<String>,
         retry_after: Option<Duration>,
     },
 }
@@ -210,9 +228,10 @@ async fn send(
     if answer.status() == StatusCode::ACCEPTED {
         let retry_after = answer.retry_after();
         let body = answer.bytes(EST_LIMIT).await?;
-        let detail = pending_detail(&body);
+        let (detail, next) = pending_detail(&body);
         return Ok(Enrolment::Pending {
             detail,
+            next,
             retry_after,
         });
     }
@@ -221,14 +240,16 @@ async fn send(
     )?))
 }
 
-/// Why a request waits: a problem document, or text.
-fn pending_detail(body: &[u8]) -> Option<String> {
-    if let Ok(problem) = serde_json::from_slice::<Problem>(body) {
-        return Some(problem.detail);
+/// Why a request waits, and what to do: a problem document, or text.
+fn pending_detail(body: &[u8]) -> (Option<String>, Option<String>) {
+    let said = |text: &str| {
+        let line: String = text.trim().chars().take(LONGEST_DETAIL).collect();
+        (!line.is_empty()).then_some(line)
+    };
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => (said(&problem.detail), said(&problem.next)),
+        Err(_) => (said(&String::from_utf8_lossy(body)), None),
     }
-    let text = String::from_utf8_lossy(body);
-    let line: String = text.trim().chars().take(LONGEST_DETAIL).collect();
-    (!line.is_empty()).then_some(line)
 }
 
 /// What happened, in one line: an error and its causes.
@@ -244,6 +265,11 @@ pub fn in_one_line(error: &(dyn StdError + 'static)) -> String {
         next = cause.source();
     }
     line
+}
+
+/// Whether the failure is one that a wrong clock explains.
+pub fn about_time(error: &ClientError) -> bool {
+    matches!(error, ClientError::Untrusted { .. }) && error.retryable()
 }
 
 /// What happened and what to do about it, as a stage line wants them.

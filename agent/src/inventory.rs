@@ -14,7 +14,7 @@ pub use identity::identity;
 pub use nics::Addresses;
 pub(crate) use nics::{has_link, is_card, is_up};
 
-use surplus_protocol::inventory::{Inventory, KvmProbe};
+use surplus_protocol::inventory::{BootSource, Inventory, KvmProbe};
 
 use crate::sysroot::SysRoot;
 
@@ -34,9 +34,16 @@ pub fn read(root: &SysRoot, addresses: &Addresses, kvm: KvmProbe) -> Inventory {
         kvm,
         uefi: root.exists("/sys/firmware/efi"),
         agent_version: VERSION.to_owned(),
+        booted_from: boot.source(),
         root_hash: boot.root_hash.unwrap_or_default(),
         kernel: root.text("/proc/sys/kernel/osrelease").unwrap_or_default(),
     }
+}
+
+/// The processors' model, and the memory in bytes: what is told before the
+/// whole inventory is read.
+pub fn size(root: &SysRoot) -> (String, u64) {
+    (cpu::read(root).model, memory::total(root))
 }
 
 /// Names of the machine's network cards.
@@ -49,12 +56,31 @@ pub fn addresses_now() -> Addresses {
     nics::addresses_now()
 }
 
+/// The first processor's model.
+pub fn cpu_model(root: &SysRoot) -> String {
+    cpu::read(root).model
+}
+
+/// Memory that the kernel manages, in bytes.
+pub fn memory_bytes(root: &SysRoot) -> u64 {
+    memory::total(root)
+}
+
+/// Where the root came from, as the initramfs says.
+pub fn booted_from(root: &SysRoot) -> Option<BootSource> {
+    BootFacts::read(root).source()
+}
+
 /// What the initramfs left behind in `/run/surplus/boot.conf`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct BootFacts {
     root_hash: Option<String>,
+    /// `medium` or `network`.
+    source: Option<String>,
     /// Name of the disk that the root was read from, as the kernel calls it.
     medium: Option<String>,
+    url: Option<String>,
+    interface: Option<String>,
 }
 
 impl BootFacts {
@@ -65,6 +91,9 @@ impl BootFacts {
             let value = value.trim().trim_matches('"').to_owned();
             match key.trim().to_ascii_lowercase().as_str() {
                 "root_hash" | "roothash" | "hash" => facts.root_hash = Some(value),
+                "source" => facts.source = Some(value),
+                "url" => facts.url = Some(value),
+                "interface" => facts.interface = Some(value),
                 "device" | "medium" => {
                     facts.medium = Some(value.trim_start_matches("/dev/").to_owned());
                 }
@@ -72,6 +101,19 @@ impl BootFacts {
             }
         }
         facts
+    }
+
+    fn source(&self) -> Option<BootSource> {
+        match self.source.as_deref()? {
+            "network" => Some(BootSource::Network {
+                url: self.url.clone().unwrap_or_default(),
+                interface: self.interface.clone().unwrap_or_default(),
+            }),
+            "medium" => Some(BootSource::Medium {
+                device: self.medium.clone().unwrap_or_default(),
+            }),
+            _ => None,
+        }
     }
 }
 
@@ -98,6 +140,29 @@ mod tests {
         let facts = BootFacts::read(&tree.root());
         assert_eq!(facts.root_hash.as_deref(), Some("abc"));
         assert_eq!(facts.medium.as_deref(), Some("sr0"));
+        assert_eq!(facts.source(), None);
+    }
+
+    #[test]
+    fn the_register_learns_how_the_host_was_booted() {
+        let tree = Tree::new();
+        let file = "/run/surplus/boot.conf";
+        tree.file(file, "source=medium\ndevice=sr0\nvolume=X\n");
+        let device = "sr0".to_owned();
+        assert_eq!(
+            booted_from(&tree.root()),
+            Some(BootSource::Medium { device })
+        );
+        tree.file(
+            file,
+            "source=network\nurl=http://10.77.0.1:8080/root.img\ninterface=eno1\n",
+        );
+        let network = BootSource::Network {
+            url: "http://10.77.0.1:8080/root.img".to_owned(),
+            interface: "eno1".to_owned(),
+        };
+        let read = read(&tree.root(), &Addresses::new(), KvmProbe::Pending);
+        assert_eq!(read.booted_from, Some(network));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 pub mod look;
 pub mod units;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,6 +28,15 @@ const UP_PATIENCE: Duration = Duration::from_secs(20);
 /// … and a DHCP server, whose switch port may still be learning (STP).
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a linked card goes without an address before its questions start
+/// over. networkd asks ever more seldom, at last once a minute; a server that
+/// comes up late is to be heard within seconds. Longer than a server may think
+/// about its first answer.
+const ASK_ANEW: Duration = Duration::from_secs(10);
+
+/// Between looks for such cards.
+const ASK_LOOK: Duration = Duration::from_secs(1);
+
 /// An interface that may lead to the marketplace: a card, or what stands on
 /// cards (VLAN, bond). Guests' bridge and taps are none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +45,9 @@ pub struct Uplink {
     /// Switched on (`IFF_UP`); whether there is a link shows only then.
     pub up: bool,
     pub link: bool,
+    /// Whether another interface stands on it (bond, VLAN), which then has the
+    /// addresses.
+    pub carries: bool,
     /// Addresses that reach further than the cable: no loopback, no link-local.
     pub addresses: Vec<IpAddr>,
 }
@@ -59,20 +72,38 @@ pub enum Network {
     },
 }
 
+/// How the network is configured, as far as waiting for it depends on that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The addresses that the site file gives; empty with DHCP.
+    pub addresses: Vec<IpAddr>,
+    /// The interfaces that shall have the addresses; empty for any.
+    pub interfaces: Vec<String>,
+}
+
+impl Wanted {
+    /// The address by which this uplink does what is wanted.
+    fn met_by(&self, uplink: &Uplink) -> Option<IpAddr> {
+        let by_name = self.interfaces.is_empty() || self.interfaces.contains(&uplink.name);
+        let addresses = uplink.addresses.iter();
+        addresses
+            .filter(|_| by_name && uplink.link)
+            .filter(|address| self.addresses.is_empty() || self.addresses.contains(address))
+            // A host with both is likelier to be expected by its IPv4 address.
+            .min_by_key(|address| address.is_ipv6())
+            .copied()
+    }
+}
+
 /// What `uplinks` amount to.
-pub fn judge(uplinks: &[Uplink]) -> Network {
+pub fn judge(uplinks: &[Uplink], wanted: &Wanted) -> Network {
     let up = |uplink: &Uplink| {
-        // A host with both is likelier to be expected by its IPv4 address.
-        let address = uplink
-            .addresses
-            .iter()
-            .min_by_key(|address| address.is_ipv6())?;
         Some(Network::Up {
             interface: uplink.name.clone(),
-            address: *address,
+            address: wanted.met_by(uplink)?,
         })
     };
-    if let Some(up) = uplinks.iter().filter(|uplink| uplink.link).find_map(up) {
+    if let Some(up) = uplinks.iter().find_map(up) {
         return up;
     }
     let names = |of: &dyn Fn(&Uplink) -> bool| {
@@ -95,32 +126,47 @@ pub fn judge(uplinks: &[Uplink]) -> Network {
     }
 }
 
-/// How the network is configured, as far as advice depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Configured {
-    Dhcp,
-    /// The site file gives addresses.
-    Static,
-}
-
 /// Where uplinks are looked at.
 pub trait Links {
     fn look(&self) -> Vec<Uplink>;
 
     /// Ends when another look is due.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Has an interface ask for its addresses anew, from the beginning.
+    fn ask_anew(&self, interface: &str) -> impl Future<Output = ()> + Send;
+}
+
+/// Has linked cards that stay without an address ask anew, for ever. A card
+/// that has one is left alone, and so is what a bond or a VLAN stands on.
+pub async fn keep_asking(links: &impl Links) {
+    let mut waiting = BTreeMap::<String, Instant>::new();
+    loop {
+        let now = Instant::now();
+        let bare = |uplink: &Uplink| uplink.link && !uplink.carries && uplink.addresses.is_empty();
+        let bare: Vec<_> = links.look().into_iter().filter(bare).collect();
+        waiting.retain(|name, _| bare.iter().any(|uplink| uplink.name == *name));
+        for Uplink { name, .. } in bare {
+            let since = waiting.entry(name.clone()).or_insert(now);
+            if now.duration_since(*since) >= ASK_ANEW {
+                *since = now;
+                links.ask_anew(&name).await;
+            }
+        }
+        tokio::time::sleep(ASK_LOOK).await;
+    }
 }
 
 /// Looks until the network is up; says what is missing meanwhile.
 pub async fn wait_until_up(
     links: &mut impl Links,
-    configured: Configured,
+    wanted: &Wanted,
     consoles: &dyn Announce,
 ) -> (String, IpAddr) {
     let started = Instant::now();
     let mut repeating = Repeating::default();
     loop {
-        let network = judge(&links.look());
+        let network = judge(&links.look(), wanted);
         if let Network::Up { interface, address } = network {
             let stage = Stage::new("network")
                 .with("interface", &interface)
@@ -135,13 +181,13 @@ pub async fn wait_until_up(
         };
         if started.elapsed() >= patience {
             let now = Instant::now().into_std();
-            repeating.say(consoles, complaint(&network, configured), now);
+            repeating.say(consoles, complaint(&network, wanted), now);
         }
         links.changed().await;
     }
 }
 
-fn complaint(network: &Network, configured: Configured) -> Stage {
+fn complaint(network: &Network, wanted: &Wanted) -> Stage {
     let stage = Stage::new("network");
     match network {
         Network::Up { .. } => stage,
@@ -157,14 +203,14 @@ fn complaint(network: &Network, configured: Configured) -> Stage {
             "no network card has a link",
             "plug in a cable, or switch on the port at the other end; the host goes on looking",
         ),
-        Network::NoAddress { linked } if configured == Configured::Static => {
+        Network::NoAddress { linked } if !wanted.addresses.is_empty() => {
             stage.with("cards", linked.join(",")).failed(
                 "the addresses in the site file could not be set on any card",
                 "compare [network] in the site file with the cards named here; the host goes on looking",
             )
         }
         Network::NoAddress { linked } => stage.with("cards", linked.join(",")).failed(
-            "no DHCP server answers",
+            "no DHCP server answers, and no router announces an IPv6 network",
             "start a DHCP server on this network, or give addresses under [network] in the site file; the host goes on asking",
         ),
     }

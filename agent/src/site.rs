@@ -3,13 +3,17 @@
 //! Sources are asked in a fixed order; the first that has a valid file wins.
 //! A file that is not valid gets its line, and the sources behind it are asked
 //! all the same: a stick can mend a bad CD. Without any the host looks again,
-//! for ever: a stick may be plugged in.
+//! for ever: a stick may be plugged in. Last comes the network, where the kernel
+//! command line points at a site file there: it is asked beside all further
+//! looks, from the second on.
 
+pub mod fetch;
 mod label;
 pub mod medium;
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the initramfs found in the boot medium's reserved area.
 const AREA: &str = "/run/surplus/site/area.toml";
+
+/// What an earlier agent of this boot fetched.
+const KEPT: &str = "/run/surplus/site/fetched.toml";
 
 /// A site file may not be larger: nobody writes one, and it is read into memory.
 pub const LARGEST: u64 = 64 * 1024;
@@ -67,6 +74,15 @@ impl FileSource {
         }
     }
 
+    /// What an earlier agent of this boot fetched: an agent that is started
+    /// again depends on no server.
+    pub fn kept(root: &SysRoot) -> Self {
+        Self {
+            name: "network-kept",
+            path: root.path(KEPT),
+        }
+    }
+
     /// A file that was named on the command line.
     pub fn named(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -98,6 +114,44 @@ impl Source for FileSource {
 pub struct Found {
     pub site: Site,
     pub source: String,
+    /// Where the source is the network.
+    pub fetched: Option<Fetched>,
+}
+
+/// A site file as it came over the network.
+#[derive(Clone)]
+pub struct Fetched {
+    pub url: String,
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The bytes may hold the join token.
+        f.debug_struct("Fetched")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fetched {
+    /// Keeps the file for the next agent of this boot, readable by root alone.
+    pub fn keep(&self, root: &SysRoot) -> io::Result<()> {
+        let path = root.path(KEPT);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let next = path.with_extension("new");
+        let _ = fs::remove_file(&next);
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&next)?;
+        file.write_all(&self.bytes)?;
+        fs::rename(next, path)
+    }
 }
 
 /// The outcome of asking every source once.
@@ -129,6 +183,7 @@ fn look(sources: &mut [Box<dyn Source>]) -> Look {
                 let found = Found {
                     site,
                     source: source.name(),
+                    fetched: None,
                 };
                 return Look {
                     found: Some(found),
@@ -144,33 +199,79 @@ fn look(sources: &mut [Box<dyn Source>]) -> Look {
     }
 }
 
-/// Asks the sources until one has a valid site file.
-pub async fn find(mut sources: Vec<Box<dyn Source>>, consoles: &dyn Announce) -> Found {
-    let mut repeating = Vec::<Repeating>::new();
-    loop {
+/// Where a host looks for its site file, besides the network.
+pub struct Search {
+    /// Asked again and again, in this order.
+    pub sources: Vec<Box<dyn Source>>,
+    /// Lines that stay due while nothing is found.
+    pub complaints: Vec<Stage>,
+    /// What to do where nothing is found and there is nothing to complain of;
+    /// `None` where the network is asked as well.
+    pub advice: Option<&'static str>,
+}
+
+impl std::fmt::Debug for Search {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Search");
+        debug
+            .field("complaints", &self.complaints)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Search {
+    /// Looks until there is a valid site file. `network` is asked from when the
+    /// first look was in vain.
+    pub async fn run(
+        mut self,
+        network: impl Future<Output = Found>,
+        consoles: &dyn Announce,
+    ) -> Found {
+        let mut said = Vec::<Repeating>::new();
+        let found = match self.look(&mut said, consoles).await {
+            Some(found) => found,
+            // Cancel-safe: neither side keeps anything but what it found.
+            None => tokio::select! {
+                found = self.look_again(&mut said, consoles) => found,
+                found = network => found,
+            },
+        };
+        consoles.say(stage_of(&found));
+        found
+    }
+
+    async fn look_again(&mut self, said: &mut Vec<Repeating>, consoles: &dyn Announce) -> Found {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            if let Some(found) = self.look(said, consoles).await {
+                return found;
+            }
+        }
+    }
+
+    /// Asks every source once, and says what is wrong with them.
+    async fn look(&mut self, said: &mut Vec<Repeating>, consoles: &dyn Announce) -> Option<Found> {
+        let mut sources = std::mem::take(&mut self.sources);
         let asked = tokio::task::spawn_blocking(move || {
             let look = look(&mut sources);
             (sources, look)
         });
         let (kept, look) = answered(asked, consoles).await;
-        sources = kept;
+        self.sources = kept;
         let mut complaints = look.complaints;
-        if look.found.is_none() && complaints.is_empty() {
-            complaints.push(Stage::new("site").failed(
-                "no site file: this medium was not told where the marketplace is",
-                "run `surplus-image customize` on the ISO, or plug in a stick labelled SURPLUS with site.toml on it; the host goes on looking",
-            ));
+        if look.found.is_none() {
+            complaints.extend(self.complaints.iter().cloned());
+            if let (true, Some(advice)) = (complaints.is_empty(), self.advice) {
+                let what = "no site file: this host was not told where the marketplace is";
+                complaints.push(Stage::new("site").failed(what, advice));
+            }
         }
-        repeating.resize_with(complaints.len(), Repeating::default);
+        said.resize_with(complaints.len(), Repeating::default);
         let now = Instant::now().into_std();
-        for (stage, repeating) in complaints.into_iter().zip(&mut repeating) {
+        for (stage, repeating) in complaints.into_iter().zip(said) {
             repeating.say(consoles, stage, now);
         }
-        if let Some(found) = look.found {
-            consoles.say(stage_of(&found));
-            return found;
-        }
-        tokio::time::sleep(AGAIN).await;
+        look.found
     }
 }
 
@@ -190,9 +291,12 @@ async fn answered<T>(mut asked: JoinHandle<T>, consoles: &dyn Announce) -> T {
 }
 
 fn stage_of(found: &Found) -> Stage {
-    let stage = Stage::new("site")
-        .with("source", &found.source)
-        .with("marketplace", found.site.marketplace.urls.join(","));
+    let stage = Stage::new("site").with("source", &found.source);
+    let stage = match &found.fetched {
+        Some(fetched) => stage.with("url", &fetched.url),
+        None => stage,
+    };
+    let stage = stage.with("marketplace", found.site.marketplace.urls.join(","));
     match &found.site.place.name {
         Some(name) => stage.with("site", name),
         None => stage,

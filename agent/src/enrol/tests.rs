@@ -161,7 +161,7 @@ async fn a_host_that_waits_for_approval_says_so_and_keeps_asking_with_one_key() 
     assert!(asked.iter().all(|request| request.key == asked[0].key));
     let lines = host.consoles.lines();
     assert_eq!(lines.len(), 2, "{lines:#?}");
-    assert!(lines[0].contains("waiting=") && lines[0].contains("approve the host"));
+    assert!(lines[0].contains("waiting=") && lines[0].contains("goes on asking"));
 }
 
 #[tokio::test]
@@ -358,4 +358,28 @@ async fn a_host_that_the_register_forgot_enrols_again_with_its_key_and_token() {
     let asked = marketplace.asked();
     assert_eq!(asked.len(), 1);
     assert!(asked[0].authorization.is_some());
+}
+
+#[test]
+fn a_pending_host_is_told_with_the_command_that_lets_it_in() {
+    let id = "13b91b24-7084-4d2b-9a55-0f8a4f3c9a11";
+    let waiting = format!("host {id} waits for an operator's approval");
+    let next = pending_next(&waiting, false);
+    assert!(
+        next.contains(&format!("`surplus hosts approve {id}`")),
+        "{next}"
+    );
+    assert!(next.contains("admission rule"), "{next}");
+    assert!(pending_next("somebody", false).contains("`surplus hosts approve ID`"));
+    assert!(!pending_next(&waiting, true).contains("approve"));
+}
+
+#[test]
+fn a_pending_host_asks_again_when_it_was_told_to_but_not_in_a_day() {
+    let second = Duration::from_secs(1);
+    let wait = |told: Option<u64>| approval_wait(told.map(Duration::from_secs), second).as_secs();
+    assert_eq!(wait(Some(30)), 30);
+    assert_eq!(wait(Some(0)), 1);
+    assert_eq!(wait(None), APPROVAL_WAIT.as_secs());
+    assert_eq!(wait(Some(86_400)), LONGEST_APPROVAL_WAIT.as_secs());
 }

@@ -11,10 +11,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::{Links, Uplink};
+use crate::hub::in_one_line;
 use crate::inventory::{has_link, is_up};
 use crate::sysroot::SysRoot;
 use crate::system::bus::Bus;
-use crate::system::networkd::AddressSignals;
+use crate::system::networkd::{self, AddressSignals};
 
 /// Between looks: a signal may be lost, or networkd not be there.
 const BY_CLOCK: Duration = Duration::from_millis(300);
@@ -26,8 +27,9 @@ const DEEPEST: usize = 4;
 #[derive(Debug)]
 pub struct KernelLinks {
     root: SysRoot,
+    bus: Arc<Bus>,
     changed: Arc<Notify>,
-    signals: JoinHandle<()>,
+    signals: Option<JoinHandle<()>>,
 }
 
 impl KernelLinks {
@@ -35,18 +37,31 @@ impl KernelLinks {
     /// which nobody waits for. Call within a tokio runtime.
     pub fn open(root: SysRoot, bus: Arc<Bus>) -> Self {
         let changed = Arc::new(Notify::new());
-        let signals = tokio::spawn(forward_signals(bus, Arc::clone(&changed)));
+        let signals = tokio::spawn(forward_signals(Arc::clone(&bus), Arc::clone(&changed)));
         Self {
             root,
+            bus,
             changed,
-            signals,
+            signals: Some(signals),
+        }
+    }
+
+    /// Looks by the clock alone.
+    pub fn by_clock(root: SysRoot, bus: Arc<Bus>) -> Self {
+        Self {
+            root,
+            bus,
+            changed: Arc::default(),
+            signals: None,
         }
     }
 }
 
 impl Drop for KernelLinks {
     fn drop(&mut self) {
-        self.signals.abort();
+        if let Some(signals) = &self.signals {
+            signals.abort();
+        }
     }
 }
 
@@ -73,10 +88,24 @@ impl Links for KernelLinks {
             .map(|name| Uplink {
                 up: is_up(&self.root, &name),
                 link: has_link(&self.root, &name),
+                carries: carries_others(&self.root, &name),
                 addresses: addresses.remove(&name).unwrap_or_default(),
                 name,
             })
             .collect()
+    }
+
+    async fn ask_anew(&self, interface: &str) {
+        let Some(index) = self
+            .root
+            .number(format!("/sys/class/net/{interface}/ifindex"))
+        else {
+            return;
+        };
+        match networkd::reconfigure(&self.bus, index).await {
+            Ok(()) => tracing::info!(interface, "asks for an address anew"),
+            Err(error) => tracing::info!(error = in_one_line(&error), interface, "cannot ask anew"),
+        }
     }
 
     async fn changed(&mut self) {
@@ -86,6 +115,18 @@ impl Links for KernelLinks {
             () = tokio::time::sleep(BY_CLOCK) => {}
         }
     }
+}
+
+/// The interfaces that may each lead to another network, where there is more
+/// than one.
+pub fn ways(root: &SysRoot) -> Vec<String> {
+    let addresses = addresses();
+    let mut names = uplinks(root);
+    names.retain(|name| has_link(root, name) && addresses.contains_key(name));
+    if names.len() < 2 {
+        names.clear();
+    }
+    names
 }
 
 /// Cards, and interfaces that stand on cards.
@@ -105,6 +146,12 @@ fn stands_on_a_card(root: &SysRoot, name: &str, depth: usize) -> bool {
             .iter()
             .filter_map(|entry| entry.strip_prefix("lower_"))
             .any(|lower| stands_on_a_card(root, lower, depth - 1))
+}
+
+/// Whether a bond or a VLAN stands on an interface.
+fn carries_others(root: &SysRoot, name: &str) -> bool {
+    let entries = root.names(format!("/sys/class/net/{name}"));
+    entries.iter().any(|entry| entry.starts_with("upper_"))
 }
 
 fn addresses() -> BTreeMap<String, Vec<IpAddr>> {
@@ -156,6 +203,15 @@ mod tests {
         let mut names = uplinks(&tree.root());
         names.sort();
         assert_eq!(names, ["bond0", "bond0.7", "eno1"]);
+    }
+
+    #[test]
+    fn what_a_bond_stands_on_is_told_from_what_has_the_addresses() {
+        let tree = Tree::new();
+        tree.file("/sys/class/net/eno1/upper_bond0/x", "")
+            .file("/sys/class/net/bond0/lower_eno1/x", "");
+        assert!(carries_others(&tree.root(), "eno1"));
+        assert!(!carries_others(&tree.root(), "bond0"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ fn card(name: &str, link: bool, addresses: &[&str]) -> Uplink {
         name: name.to_owned(),
         up: true,
         link,
+        carries: false,
         addresses: addresses
             .iter()
             .map(|address| address.parse().unwrap())
@@ -15,12 +16,16 @@ fn card(name: &str, link: bool, addresses: &[&str]) -> Uplink {
     }
 }
 
+fn seen(uplinks: &[Uplink]) -> Network {
+    judge(uplinks, &Wanted::default())
+}
+
 #[test]
 fn each_thing_that_can_be_missing_is_told_apart() {
-    assert_eq!(judge(&[]), Network::NoCard);
+    assert_eq!(seen(&[]), Network::NoCard);
     let cards = vec!["a".to_owned(), "b".to_owned()];
     assert_eq!(
-        judge(&[card("a", false, &[]), card("b", false, &[])]),
+        seen(&[card("a", false, &[]), card("b", false, &[])]),
         Network::NoLink { cards }
     );
     let off = Uplink {
@@ -28,23 +33,23 @@ fn each_thing_that_can_be_missing_is_told_apart() {
         ..card("a", false, &[])
     };
     assert_eq!(
-        judge(&[off]),
+        seen(&[off]),
         Network::NotUp {
             cards: vec!["a".to_owned()]
         }
     );
     let linked = vec!["b".to_owned()];
     assert_eq!(
-        judge(&[card("a", false, &[]), card("b", true, &[])]),
+        seen(&[card("a", false, &[]), card("b", true, &[])]),
         Network::NoAddress { linked }
     );
     // A static address on a card without a cable leads nowhere.
     assert!(matches!(
-        judge(&[card("a", false, &["10.0.0.1"])]),
+        seen(&[card("a", false, &["10.0.0.1"])]),
         Network::NoLink { .. }
     ));
     assert_eq!(
-        judge(&[
+        seen(&[
             card("a", true, &[]),
             card("b", true, &["2001:db8::1", "10.0.0.2"])
         ]),
@@ -67,6 +72,8 @@ impl Links for Scenes {
         let (seconds, _) = self.0.pop_front().unwrap();
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
+
+    async fn ask_anew(&self, _: &str) {}
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +89,7 @@ async fn each_missing_thing_gets_its_line_and_the_host_goes_on_waiting() {
         (0, vec![card("eno1", true, &["192.0.2.7"])]),
     ]));
     let recorded = Recorded::default();
-    let (interface, _) = wait_until_up(&mut scenes, Configured::Dhcp, &recorded).await;
+    let (interface, _) = wait_until_up(&mut scenes, &Wanted::default(), &recorded).await;
     assert_eq!(interface, "eno1");
     let lines = recorded.lines();
     let expect = [
@@ -107,6 +114,72 @@ async fn a_network_that_is_up_soon_causes_no_complaint() {
         (0, vec![card("eno1", true, &["192.0.2.7"])]),
     ]));
     let recorded = Recorded::default();
-    wait_until_up(&mut scenes, Configured::Dhcp, &recorded).await;
+    wait_until_up(&mut scenes, &Wanted::default(), &recorded).await;
     assert_eq!(recorded.lines().len(), 1);
+}
+
+#[test]
+fn an_address_on_another_card_is_not_the_one_that_the_site_file_gives() {
+    let wanted = Wanted {
+        addresses: vec!["192.0.2.7".parse().unwrap()],
+        interfaces: vec!["bond0.7".to_owned()],
+    };
+    let stale = card("eno1", true, &["10.0.0.9"]);
+    let other = card("bond0.7", true, &["2001:db8::1"]);
+    let judged = judge(&[stale.clone(), other], &wanted);
+    assert!(matches!(judged, Network::NoAddress { .. }), "{judged:?}");
+    let wrong_place = card("eno1", true, &["192.0.2.7"]);
+    assert!(matches!(
+        judge(&[wrong_place], &wanted),
+        Network::NoAddress { .. }
+    ));
+    let right = card("bond0.7", true, &["2001:db8::1", "192.0.2.7"]);
+    let Network::Up { interface, address } = judge(&[stale, right], &wanted) else {
+        panic!("the network is up");
+    };
+    assert_eq!(
+        (interface.as_str(), address),
+        ("bond0.7", wanted.addresses[0])
+    );
+}
+
+#[test]
+fn a_network_with_ipv6_alone_is_up() {
+    let both = [card("eno1", true, &[]), card("eno2", true, &["fd77::5"])];
+    assert!(matches!(seen(&both), Network::Up { address, .. } if address.is_ipv6()));
+}
+
+/// Cards that stay as they are; counts who asks anew, and when.
+struct Still(Vec<Uplink>, std::sync::Mutex<Vec<(String, u64)>>, Instant);
+
+impl Links for Still {
+    fn look(&self) -> Vec<Uplink> {
+        self.0.clone()
+    }
+
+    async fn changed(&mut self) {}
+
+    async fn ask_anew(&self, interface: &str) {
+        let asked = (interface.to_owned(), self.2.elapsed().as_secs());
+        self.1.lock().unwrap().push(asked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_linked_card_without_an_address_asks_anew_and_the_others_are_left_alone() {
+    let member = Uplink {
+        carries: true,
+        ..card("eno4", true, &[])
+    };
+    let cards = vec![
+        card("eno1", true, &[]),
+        card("eno2", false, &[]),
+        card("eno3", true, &["192.0.2.7"]),
+        member,
+    ];
+    let still = Still(cards, Default::default(), Instant::now());
+    let _ = tokio::time::timeout(Duration::from_secs(35), keep_asking(&still)).await;
+    let asked = still.1.into_inner().unwrap();
+    let expect = [10, 20, 30].map(|at| ("eno1".to_owned(), at));
+    assert_eq!(asked, expect);
 }

@@ -1,7 +1,9 @@
 //! The site file's network as networkd's files: a pure plan, and writing it.
 //!
 //! The files go to `/run/systemd/network`, named so that they come before the
-//! image's own; a site file that wants DHCP on any card needs none.
+//! image's own; a site file that wants DHCP on any card needs none. DHCP is
+//! asked in the same words as by the image's own file (80-uplink.network), so
+//! that a host keeps its lease from the initramfs on.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -9,12 +11,28 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use surplus_site::{Addressing, Bond, Interface, Network, Uplink};
 
+use super::Wanted;
 use crate::sysroot::SysRoot;
 
 /// networkd's volatile configuration (systemd.network(5)).
 pub const DIRECTORY: &str = "/run/systemd/network";
 
 const BOND: &str = "bond0";
+
+/// What DHCP is asked, and what of its answers is taken.
+const DHCP: [(&str, &[&str]); 3] = [
+    (
+        "DHCPv4",
+        &[
+            "ClientIdentifier=mac",
+            "UseMTU=yes",
+            "SendHostname=no",
+            "UseHostname=no",
+        ],
+    ),
+    ("DHCPv6", &["UseHostname=no"]),
+    ("IPv6AcceptRA", &[]),
+];
 
 /// The kernel's limit on an interface name, without the final zero.
 const LONGEST_NAME: usize = 15;
@@ -32,8 +50,35 @@ pub fn plan(network: &Network, time_servers: &[String], cards: &[String]) -> Vec
     if *network == Network::default() && time_servers.is_empty() {
         return Vec::new();
     }
-    let mut files = Vec::new();
-    let carriers: Vec<Carrier> = match &network.uplink {
+    let mut files = match &network.uplink {
+        Uplink::Bond(bond) => bond_files(bond, network.mtu),
+        Uplink::Any | Uplink::One(_) => Vec::new(),
+    };
+    for (number, carrier) in carriers(network, cards).iter().enumerate() {
+        files.extend(carrier_files(network, time_servers, carrier, number));
+    }
+    files
+}
+
+/// What the network is to come to once the [`plan`] for it is in force.
+pub fn wanted(network: &Network, cards: &[String]) -> Wanted {
+    let carriers = carriers(network, cards);
+    let names = carriers.iter().enumerate().map(|(number, carrier)| {
+        let vlan = network.vlan.map(|vlan| vlan_name(carrier, vlan, number));
+        vlan.or_else(|| carrier.name.clone())
+    });
+    Wanted {
+        addresses: match &network.addressing {
+            Addressing::Dhcp => Vec::new(),
+            Addressing::Static(fixed) => fixed.addresses.iter().map(|net| net.addr()).collect(),
+        },
+        // A card that is known by its hardware address alone can be any.
+        interfaces: names.collect::<Option<_>>().unwrap_or_default(),
+    }
+}
+
+fn carriers(network: &Network, cards: &[String]) -> Vec<Carrier> {
+    match &network.uplink {
         Uplink::Any if network.vlan.is_some() => {
             cards.iter().map(|card| Carrier::named(card)).collect()
         }
@@ -48,15 +93,8 @@ pub fn plan(network: &Network, time_servers: &[String], cards: &[String]) -> Vec
                 Interface::Mac(_) => None,
             },
         }],
-        Uplink::Bond(bond) => {
-            files.extend(bond_files(bond, network.mtu));
-            vec![Carrier::named(BOND)]
-        }
-    };
-    for (number, carrier) in carriers.into_iter().enumerate() {
-        files.extend(carrier_files(network, time_servers, &carrier, number));
+        Uplink::Bond(_) => vec![Carrier::named(BOND)],
     }
-    files
 }
 
 /// What the addresses, or the VLAN that has them, stand on.
@@ -96,10 +134,7 @@ fn carrier_files(
         );
         return vec![file(&format!("10-surplus-{number}.network"), content)];
     };
-    let name = match &carrier.name {
-        Some(card) if card.len() + 6 <= LONGEST_NAME => format!("{card}.{vlan}"),
-        _ => format!("vlan{vlan}-{number}"),
-    };
+    let name = vlan_name(carrier, vlan, number);
     vec![
         file(
             &format!("10-surplus-{number}.network"),
@@ -117,6 +152,13 @@ fn carrier_files(
             format!("[Match]\nName={name}\n{}", addressing(network, time)),
         ),
     ]
+}
+
+fn vlan_name(carrier: &Carrier, vlan: u16, number: usize) -> String {
+    match &carrier.name {
+        Some(card) if card.len() + 6 <= LONGEST_NAME => format!("{card}.{vlan}"),
+        _ => format!("vlan{vlan}-{number}"),
+    }
 }
 
 fn bond_files(bond: &Bond, mtu: Option<u16>) -> Vec<UnitFile> {
@@ -154,7 +196,10 @@ fn addressing(network: &Network, time: &[String]) -> String {
         text.push_str(&format!("{key}={value}\n"));
     };
     match &network.addressing {
-        Addressing::Dhcp => line("DHCP", &"yes"),
+        Addressing::Dhcp => {
+            line("DHCP", &"yes");
+            line("IPv6AcceptRA", &"yes");
+        }
         Addressing::Static(fixed) => {
             fixed
                 .addresses
@@ -168,8 +213,19 @@ fn addressing(network: &Network, time: &[String]) -> String {
     }
     network.dns.iter().for_each(|server| line("DNS", server));
     time.iter().for_each(|server| line("NTP", server));
-    if network.addressing == Addressing::Dhcp && !network.dns.is_empty() {
-        text.push_str("[DHCPv4]\nUseDNS=no\n[DHCPv6]\nUseDNS=no\n[IPv6AcceptRA]\nUseDNS=no\n");
+    if network.addressing == Addressing::Dhcp {
+        let own_dns: &[_] = if network.dns.is_empty() {
+            &[]
+        } else {
+            &["UseDNS=no"]
+        };
+        for (section, settings) in DHCP {
+            let mut lines = settings.iter().chain(own_dns).peekable();
+            if lines.peek().is_some() {
+                text.push_str(&format!("[{section}]\n"));
+            }
+            lines.for_each(|line| text.push_str(&format!("{line}\n")));
+        }
     }
     text
 }
@@ -195,19 +251,28 @@ pub fn write(root: &SysRoot, files: &[UnitFile]) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use surplus_site::Site;
 
     use super::*;
     use crate::sysroot::fixture::Tree;
 
-    fn planned(network: &str, cards: &[&str]) -> Vec<UnitFile> {
+    fn site(network: &str) -> Site {
         let text = format!(
             "version = 1\n[marketplace]\nurl = \"https://hub.example\"\nca_sha256 = \"sha256:{}\"\n{network}",
             "0".repeat(64)
         );
-        let site = Site::parse(&text).unwrap();
-        let cards: Vec<_> = cards.iter().map(|card| (*card).to_owned()).collect();
-        plan(&site.network, &site.time.servers, &cards)
+        Site::parse(&text).unwrap()
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn planned(network: &str, cards: &[&str]) -> Vec<UnitFile> {
+        let site = site(network);
+        plan(&site.network, &site.time.servers, &names(cards))
     }
 
     fn content<'a>(files: &'a [UnitFile], name: &str) -> &'a str {
@@ -268,6 +333,44 @@ mod tests {
         let files = planned("[network]\nvlan = 7\n", &["eno1", "enp193s0f0np0"]);
         assert!(content(&files, "11-surplus-vlan-0.netdev").contains("Name=eno1.7\n"));
         assert!(content(&files, "11-surplus-vlan-1.netdev").contains("Name=vlan7-1\n"));
+    }
+
+    #[test]
+    fn what_is_waited_for_is_what_was_planned() {
+        let wanted = |network: &str| wanted(&site(network).network, &names(&["eno1", "eno2"]));
+        assert_eq!(wanted(""), Wanted::default());
+        let fixed = wanted("[network]\ninterface = \"eno2\"\naddress = \"192.0.2.10/24\"\n");
+        assert_eq!(fixed.interfaces, ["eno2"]);
+        assert_eq!(
+            fixed.addresses,
+            ["192.0.2.10".parse::<std::net::IpAddr>().unwrap()]
+        );
+        let vlan = wanted("[network]\nvlan = 7\n");
+        assert_eq!(vlan.interfaces, ["eno1.7", "eno2.7"]);
+        let bond = "[network.bond]\ninterfaces = [\"eno1\", \"eno2\"]\n";
+        assert_eq!(wanted(&format!("[network]\n{bond}")).interfaces, ["bond0"]);
+        assert_eq!(
+            wanted(&format!("[network]\nvlan = 7\n{bond}")).interfaces,
+            ["bond0.7"]
+        );
+        let by_mac = wanted("[network]\ninterface = \"52:54:00:12:34:56\"\n");
+        assert_eq!(by_mac, Wanted::default());
+    }
+
+    #[test]
+    fn dhcp_is_asked_in_the_words_of_the_images_own_file() {
+        let image = include_str!("../../../systemd/usr/lib/systemd/network/80-uplink.network");
+        let files = planned("[network]\ninterface = \"eno1\"\n", &[]);
+        let ours = content(&files, "10-surplus-0.network");
+        let asked = |text: &str| {
+            let from = text.find("DHCP=yes").unwrap();
+            let lines = text[from..].lines().filter(|line| !line.is_empty());
+            lines.map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        let (ours, image) = (asked(ours), asked(image));
+        let more: Vec<_> = image.difference(&ours).collect();
+        assert_eq!(more, ["LLDP=yes"]);
+        assert!(ours.is_subset(&image), "{ours:#?}");
     }
 
     #[test]

@@ -30,6 +30,29 @@ fn script(name: &'static str, texts: &[Option<&str>]) -> Box<dyn Source> {
     Box::new(Script(name, answers))
 }
 
+const ADVICE: &str = "customize the ISO";
+
+/// Looks without a network.
+async fn find(sources: Vec<Box<dyn Source>>, recorded: &Recorded) -> Found {
+    let search = Search {
+        sources,
+        complaints: Vec::new(),
+        advice: Some(ADVICE),
+    };
+    search.run(std::future::pending(), recorded).await
+}
+
+fn over_the_network() -> Found {
+    Found {
+        site: Site::parse(GOOD).unwrap(),
+        source: "network".to_owned(),
+        fetched: Some(Fetched {
+            url: "https://boot/site.toml".to_owned(),
+            bytes: GOOD.as_bytes().to_vec(),
+        }),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_first_source_with_a_valid_file_wins_and_is_named() {
     let recorded = Recorded::default();
@@ -80,6 +103,73 @@ async fn without_a_site_file_the_console_says_what_to_do() {
         "{}",
         lines[0]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_network_is_asked_after_all_others_and_named_with_its_address() {
+    let recorded = Recorded::default();
+    let search = |texts: &[Option<&str>]| Search {
+        sources: vec![script("medium", texts)],
+        complaints: Vec::new(),
+        advice: None,
+    };
+    let unasked = async { panic!("the network was asked although a medium has the file") };
+    let found = search(&[Some(GOOD)]).run(unasked, &recorded).await;
+    assert_eq!(found.source, "medium");
+    let network = async { over_the_network() };
+    let found = search(&[None]).run(network, &recorded).await;
+    assert_eq!(found.source, "network");
+    let lines = recorded.lines();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(
+        lines[1].contains("source=network url=https://boot/site.toml marketplace="),
+        "{}",
+        lines[1]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stick_is_found_while_the_network_does_not_answer() {
+    let recorded = Recorded::default();
+    let search = Search {
+        sources: vec![script("medium", &[None, None, None, Some(GOOD)])],
+        complaints: Vec::new(),
+        advice: None,
+    };
+    let found = search.run(std::future::pending(), &recorded).await;
+    assert_eq!(found.source, "medium");
+    assert_eq!(recorded.lines().len(), 1, "{:#?}", recorded.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_line_that_is_of_no_use_is_said_while_nothing_is_found() {
+    let recorded = Recorded::default();
+    let complaint = Stage::new("site").failed("no surplus.ca=", "write it");
+    let search = Search {
+        sources: vec![script("medium", &[None, None, Some(GOOD)])],
+        complaints: vec![complaint],
+        advice: Some(ADVICE),
+    };
+    search.run(std::future::pending(), &recorded).await;
+    let lines = recorded.lines();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines[0].contains("no surplus.ca="), "{}", lines[0]);
+}
+
+#[test]
+fn what_was_fetched_serves_the_next_agent_and_is_roots_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let tree = crate::sysroot::fixture::Tree::new();
+    let mut kept = FileSource::kept(&tree.root());
+    assert!(kept.read().unwrap().is_none());
+    let fetched = over_the_network().fetched.unwrap();
+    fetched.keep(&tree.root()).unwrap();
+    fetched.keep(&tree.root()).unwrap();
+    assert_eq!(kept.read().unwrap().unwrap(), GOOD.as_bytes());
+    let mode = fs::metadata(tree.root().path(KEPT)).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    assert!(!format!("{fetched:?}").contains("version"));
 }
 
 #[test]

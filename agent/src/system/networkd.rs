@@ -20,6 +20,8 @@ trait Manager {
     fn address_state(&self) -> zbus::Result<String>;
 
     fn reload(&self) -> zbus::Result<()>;
+
+    fn reconfigure_link(&self, index: i32) -> zbus::Result<()>;
 }
 
 /// Why networkd could not be used.
@@ -31,6 +33,12 @@ pub enum NetworkdError {
     Ask(#[source] zbus::Error),
     #[error("networkd does not read its configuration again")]
     Reload(#[source] zbus::Error),
+    #[error("networkd does not configure link {index} again")]
+    Reconfigure {
+        index: i32,
+        #[source]
+        source: zbus::Error,
+    },
 }
 
 /// networkd's signals that the host's address state changed.
@@ -70,10 +78,20 @@ pub async fn reload(bus: &Bus) -> Result<(), NetworkdError> {
     manager.reload().await.map_err(NetworkdError::Reload)
 }
 
+/// Has networkd configure the link with this kernel index from the beginning:
+/// a DHCP client that had gone over to asking seldom asks at once.
+pub async fn reconfigure(bus: &Bus, index: i32) -> Result<(), NetworkdError> {
+    let manager = ManagerProxy::new(bus.connection().await?)
+        .await
+        .map_err(NetworkdError::Ask)?;
+    let done = manager.reconfigure_link(index).await;
+    done.map_err(|source| NetworkdError::Reconfigure { index, source })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -82,6 +100,7 @@ mod tests {
     struct FakeNetworkd {
         state: &'static str,
         reloads: Arc<AtomicUsize>,
+        reconfigured: Arc<AtomicI32>,
     }
 
     #[zbus::interface(name = "org.freedesktop.network1.Manager")]
@@ -94,14 +113,20 @@ mod tests {
         fn reload(&self) {
             self.reloads.fetch_add(1, Ordering::Relaxed);
         }
+
+        fn reconfigure_link(&self, index: i32) {
+            self.reconfigured.store(index, Ordering::Relaxed);
+        }
     }
 
     #[tokio::test]
     async fn a_change_of_the_address_state_wakes_the_look() {
         let reloads = Arc::new(AtomicUsize::new(0));
+        let reconfigured = Arc::new(AtomicI32::new(0));
         let networkd = FakeNetworkd {
             state: "off",
             reloads: Arc::clone(&reloads),
+            reconfigured: Arc::clone(&reconfigured),
         };
         let path = "/org/freedesktop/network1";
         let (ours, theirs) = fake::serving(path, networkd).await;
@@ -130,5 +155,7 @@ mod tests {
 
         reload(&bus).await.unwrap();
         assert_eq!(reloads.load(Ordering::Relaxed), 1);
+        reconfigure(&bus, 3).await.unwrap();
+        assert_eq!(reconfigured.load(Ordering::Relaxed), 3);
     }
 }

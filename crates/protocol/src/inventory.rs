@@ -20,6 +20,20 @@ pub struct Inventory {
     pub agent_version: String,
     pub root_hash: String,
     pub kernel: String,
+    /// Where the root came from; not known of older agents.
+    #[serde(default)]
+    pub booted_from: Option<BootSource>,
+}
+
+/// Where a host's root file system came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum BootSource {
+    /// A CD, stick or disk, as the kernel names it.
+    Medium { device: String },
+    /// Fetched from `url` by way of the card that the kernel names `interface`.
+    Network { url: String, interface: String },
 }
 
 /// What the firmware says of the machine (DMI/SMBIOS). Not unique in the

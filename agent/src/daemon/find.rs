@@ -1,0 +1,179 @@
+//! Finding a site file whose marketplace can be used: which places are asked,
+//! in which order, and what the console says of them.
+
+use std::sync::Arc;
+
+use surplus_protocol::inventory::BootSource;
+use surplus_site::{Pointer, Site};
+use surplus_stage::Stage;
+
+use super::World;
+use crate::backoff::Backoff;
+use crate::clock::{self, Kernel};
+use crate::hub::{Road, in_one_line};
+use crate::inventory;
+use crate::network::look::KernelLinks;
+use crate::network::{self, Wanted};
+use crate::site::fetch::Fetch;
+use crate::site::medium::{KernelMounter, Media};
+use crate::site::{FileSource, Found, Search, Source};
+use crate::sysroot::SysRoot;
+
+/// Where systemd keeps the credentials that came from outside: SMBIOS, the
+/// hypervisor, the boot loader (systemd-creds(1)).
+const SYSTEM_CREDENTIALS: &str = "/run/credentials/@system";
+
+const COMMAND_LINE: &str = "/proc/cmdline";
+
+/// A site file whose marketplace can be used, and whether the network was
+/// needed to find it.
+pub(super) async fn find_site(world: &World) -> (Site, Road, bool) {
+    world
+        .board
+        .update(|status| status.state = "looking for a site file".to_owned());
+    let root = &world.settings.root;
+    let consoles = &*world.settings.consoles;
+    let mut backoff = Backoff::quick();
+    loop {
+        let found = search(world).await;
+        match Road::new(&found.site.marketplace) {
+            Ok(road) => {
+                world.board.update(|status| {
+                    status.site = found.site.place.name.clone();
+                    status.site_source = Some(found.source.clone());
+                });
+                if let Some(fetched) = &found.fetched
+                    && let Err(error) = fetched.keep(root)
+                {
+                    tracing::warn!(%error, "the site file is not kept for the next agent");
+                }
+                let fetched = found.fetched.is_some();
+                return (found.site, road.by_any_card(root.clone()), fetched);
+            }
+            Err(error) => {
+                let next = "compare the site file with what `surplus site-file` prints; the host goes on looking";
+                let stage = Stage::new("site").with("source", &found.source);
+                consoles.say(stage.failed(in_one_line(&error), next));
+                tokio::time::sleep(backoff.wait()).await;
+            }
+        }
+    }
+}
+
+/// Asks every source, the network last.
+async fn search(world: &World) -> Found {
+    let root = &world.settings.root;
+    let consoles = &*world.settings.consoles;
+    let (pointer, complaints) = pointed_at(root);
+    let search = Search {
+        sources: sources(world),
+        complaints,
+        advice: pointer.is_none().then(|| advice(root)),
+    };
+    let network = async {
+        let Some(pointer) = pointer else {
+            return std::future::pending().await;
+        };
+        let mut links = KernelLinks::open(root.clone(), Arc::clone(&world.bus));
+        network::wait_until_up(&mut links, &Wanted::default(), consoles).await;
+        let fetch = Fetch {
+            pointer,
+            root: root.clone(),
+            clock: Arc::new(Kernel),
+            floor: clock::built_at(root),
+            consoles,
+        };
+        fetch.run().await
+    };
+    search.run(network, consoles).await
+}
+
+/// Where the kernel command line says that the site file is, and lines about
+/// what of it is of no use.
+fn pointed_at(root: &SysRoot) -> (Option<Pointer>, Vec<Stage>) {
+    let stage = || Stage::new("site").with("source", "network");
+    // Bytes that are no text spoil their own word alone.
+    match std::fs::read(root.path(COMMAND_LINE)) {
+        Ok(line) => {
+            let (pointer, errors) = Pointer::read(&String::from_utf8_lossy(&line));
+            let lines = errors
+                .iter()
+                .map(|error| stage().failed(error, error.next()));
+            (pointer, lines.collect())
+        }
+        Err(error) => {
+            let what = format!("cannot read {COMMAND_LINE}: {error}");
+            let next = "boot the host again; it goes on looking in the other places";
+            (None, vec![stage().failed(what, next)])
+        }
+    }
+}
+
+/// What to do on a host that finds no site file anywhere.
+fn advice(root: &SysRoot) -> &'static str {
+    match inventory::booted_from(root) {
+        Some(BootSource::Network { .. }) => {
+            "give the boot server the site file (surplus-netboot serve --site site.toml), or plug in a stick labelled SURPLUS with site.toml on it; the host goes on looking"
+        }
+        _ => {
+            "run `surplus-image customize` on the ISO, or plug in a stick labelled SURPLUS with site.toml on it; the host goes on looking"
+        }
+    }
+}
+
+/// The sources in their order.
+fn sources(world: &World) -> Vec<Box<dyn Source>> {
+    let settings = &world.settings;
+    let mounter = KernelMounter::at(settings.run_directory.join("medium"));
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    if let Some(path) = &settings.site_file {
+        sources.push(Box::new(FileSource::named(path)));
+    }
+    sources.push(Box::new(FileSource::area(&settings.root)));
+    sources.push(Box::new(Media::new(settings.root.clone(), mounter)));
+    // The unit's own credentials, and what the system was given at boot.
+    let directories = settings.credentials.iter().cloned();
+    for directory in directories.chain([settings.root.path(SYSTEM_CREDENTIALS)]) {
+        sources.push(Box::new(FileSource::credential(directory)));
+    }
+    sources.push(Box::new(FileSource::kept(&settings.root)));
+    sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sysroot::fixture::Tree;
+
+    #[test]
+    fn a_command_line_that_cannot_be_read_is_a_line_and_no_end() {
+        let (pointer, lines) = pointed_at(&Tree::new().root());
+        assert_eq!(pointer, None);
+        let line = lines[0].line(0.0);
+        assert!(
+            line.contains("cannot read /proc/cmdline") && line.contains("next="),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_spoil_their_own_word_alone() {
+        let tree = Tree::new();
+        let mut line = b"quiet surplus.site=\xff\xfe surplus.site=https://boot/site.toml ".to_vec();
+        line.extend_from_slice(format!("surplus.ca=sha256:{}\n", "ab".repeat(32)).as_bytes());
+        tree.file(COMMAND_LINE, &line);
+        let (pointer, lines) = pointed_at(&tree.root());
+        assert_eq!(pointer.unwrap().urls.len(), 1);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        tree.file(COMMAND_LINE, "quiet");
+        assert_eq!(pointed_at(&tree.root()), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_host_without_a_site_file_is_told_what_to_do_where_it_was_booted() {
+        let tree = Tree::new();
+        assert!(advice(&tree.root()).contains("surplus-image customize"));
+        tree.file("/run/surplus/boot.conf", "source=network\nurl=http://a/b\n");
+        assert!(advice(&tree.root()).contains("surplus-netboot serve --site"));
+    }
+}
