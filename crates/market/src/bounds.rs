@@ -37,7 +37,7 @@ pub fn identity(said: HardwareIdentity) -> HardwareIdentity {
 
 /// An inventory of bounded size.
 pub fn inventory(mut said: Inventory) -> Inventory {
-    use surplus_protocol::inventory::KvmProbe;
+    use surplus_protocol::inventory::{BootSource, KvmProbe};
     said.identity = identity(said.identity);
     said.cpu.model = text(&said.cpu.model);
     said.cpu.vendor = text(&said.cpu.vendor);
@@ -62,6 +62,14 @@ pub fn inventory(mut said: Inventory) -> Inventory {
     }
     if let KvmProbe::Fails { reason } = &mut said.kvm {
         *reason = text(reason);
+    }
+    match &mut said.booted_from {
+        Some(BootSource::Medium { device }) => *device = text(device),
+        Some(BootSource::Network { url, interface }) => {
+            *url = text(url);
+            *interface = text(interface);
+        }
+        None => {}
     }
     said.agent_version = text(&said.agent_version);
     said.root_hash = text(&said.root_hash);
