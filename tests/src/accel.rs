@@ -54,9 +54,10 @@ impl Accel {
 
     /// QEMU's `-accel`. The translation buffer is bounded: left alone, several
     /// machines together grow past a gigabyte each.
-    pub fn argument(self) -> &'static str {
+    pub fn argument(self, one_of_many: bool) -> &'static str {
         match self {
             Self::Kvm => "kvm",
+            Self::Tcg if one_of_many => "tcg,thread=multi,tb-size=64",
             Self::Tcg => "tcg,thread=multi,tb-size=256",
         }
     }

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::de::DeserializeOwned;
 
 use crate::lab::Lab;
+use crate::network::Station;
 
 /// An operator or buyer at the command line.
 pub struct Client<'a> {
@@ -15,6 +16,8 @@ pub struct Client<'a> {
     pub(crate) url: String,
     pub(crate) ca: PathBuf,
     pub(crate) key: String,
+    /// Where the person sits; on this computer if nowhere else.
+    pub(crate) station: Option<&'a Station<'a>>,
 }
 
 /// The key stays out of messages.
@@ -30,6 +33,9 @@ impl Client<'_> {
     /// `surplus`, told whom to speak to and as whom.
     pub fn command(&self) -> Result<Command> {
         let mut command = self.lab.program("surplus")?;
+        if let Some(station) = self.station {
+            command = station.enter(&command);
+        }
         command
             .env("SURPLUS_URL", &self.url)
             .env("SURPLUS_TOKEN", &self.key)

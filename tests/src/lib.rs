@@ -14,9 +14,12 @@ pub mod lab;
 pub mod machine;
 pub mod marketplace;
 pub mod medium;
+pub mod netboot;
+pub mod network;
 pub mod packages;
 pub mod process;
 pub mod qmp;
+pub mod secure_boot;
 pub mod serial;
 pub mod shell;
 pub mod stage_line;
@@ -25,8 +28,10 @@ use std::time::Duration;
 
 pub use crate::client::Client;
 pub use crate::lab::{Lab, test};
-pub use crate::machine::{Disk, DiskBus, Firmware, Machine, Medium, Nic};
+pub use crate::machine::{Disk, DiskBus, Firmware, Kernel, Machine, Medium, Nic, Plug};
 pub use crate::marketplace::Marketplace;
+pub use crate::netboot::BootServer;
+pub use crate::network::Network;
 pub use crate::stage_line::StageLine;
 
 /// A deadline for this computer: `SURPLUS_TEST_PATIENCE` (default 1) times as

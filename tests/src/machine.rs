@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-pub use self::builder::{Builder, Disk, DiskBus, Firmware, Medium, Nic};
+pub use self::builder::{Builder, Disk, DiskBus, Firmware, Kernel, Medium, Nic, Plug};
 use crate::process::Supervised;
 use crate::qmp::Qmp;
 use crate::serial::SerialLog;
@@ -220,11 +220,9 @@ impl Machine {
         self.qmp.execute("system_reset", json!({})).map(drop)
     }
 
-    /// Pulls or plugs the network cable.
+    /// Pulls or plugs the (first) network cable.
     pub fn set_link(&mut self, up: bool) -> Result<()> {
-        self.qmp
-            .execute("set_link", json!({ "name": "net0", "up": up }))
-            .map(drop)
+        set_link(&mut self.qmp, 0, up)
     }
 
     /// Any QMP command.
@@ -232,8 +230,20 @@ impl Machine {
         self.qmp.execute(command, arguments)
     }
 
-    /// Pulls the plug.
-    pub fn kill(mut self) {
+    /// Pulls the plug: QEMU is gone soon, its logs stay.
+    pub fn pull_the_plug(&mut self) {
         let _ = self.qmp.execute("quit", json!({}));
     }
+
+    /// Pulls the plug.
+    pub fn kill(mut self) {
+        self.pull_the_plug();
+    }
+}
+
+/// Pulls or plugs the cable of the NIC with this number.
+fn set_link(qmp: &mut Qmp, nic: usize, up: bool) -> Result<()> {
+    let name = format!("net{nic}");
+    qmp.execute("set_link", json!({ "name": name, "up": up }))
+        .map(drop)
 }

@@ -1,8 +1,8 @@
-//! A real marketplace on a free port of loopback, and the real command line
-//! speaking to it.
+//! A real marketplace, and the real command line speaking to it.
 //!
-//! Machines reach it through QEMU's user-mode network at 10.0.2.2, so that
-//! name is in its certificate and in every site file that it gives out.
+//! It listens on a free port of loopback, and machines reach it through QEMU's
+//! user-mode network at 10.0.2.2; or on a station of a private network. That
+//! address is in its certificate and in every site file that it gives out.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,10 +15,14 @@ use surplus_protocol::api::{CreatedKey, CreatedToken};
 
 use crate::client::Client;
 use crate::lab::Lab;
+use crate::network::Station;
 use crate::process::Supervised;
 
 /// Where QEMU's user-mode network shows this computer's loopback.
 pub const SEEN_FROM_MACHINES: &str = "10.0.2.2";
+
+/// Where it listens on a private network.
+const PORT: u16 = 8443;
 
 /// The first start makes a CA; a debug build on a busy machine takes its time.
 const START: Duration = Duration::from_secs(60);
@@ -30,6 +34,7 @@ pub struct Marketplace<'a> {
     data: PathBuf,
     port: u16,
     log: PathBuf,
+    station: Option<&'a Station<'a>>,
     process: Option<Supervised>,
 }
 
@@ -47,6 +52,21 @@ impl<'a> Marketplace<'a> {
 
     /// The same on a port of one's own choice.
     pub fn start_on(lab: &'a Lab, name: &str, port: u16) -> Result<Self> {
+        Self::start_at(lab, name, port, None)
+    }
+
+    /// The same on a station of a private network.
+    pub fn start_in(station: &'a Station<'a>) -> Result<Self> {
+        let name = format!("marketplace-{}", station.name());
+        Self::start_at(station.lab(), &name, PORT, Some(station))
+    }
+
+    fn start_at(
+        lab: &'a Lab,
+        name: &str,
+        port: u16,
+        station: Option<&'a Station<'a>>,
+    ) -> Result<Self> {
         let data = lab.scratch().join(name);
         let log = lab.logs().join(format!("{name}.log"));
         let mut marketplace = Self {
@@ -54,6 +74,7 @@ impl<'a> Marketplace<'a> {
             data,
             port,
             log,
+            station,
             process: None,
         };
         marketplace.resume()?;
@@ -67,26 +88,33 @@ impl<'a> Marketplace<'a> {
             .arg("serve")
             .arg("--data")
             .arg(&self.data)
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--listen", &format!("{}:{}", self.address(), self.port)])
             .args(["--url", &self.url_for_machines()])
             .env(
                 "RUST_LOG",
                 std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
             );
+        if let Some(station) = self.station {
+            command = station.enter(&command);
+        }
         let log = File::options()
             .create(true)
             .append(true)
             .open(&self.log)
             .with_context(|| format!("could not open {}", self.log.display()))?;
         let also = log.try_clone()?;
+        let address = SocketAddr::from((self.address(), self.port));
         let process = self.process.insert(Supervised::spawn(&command, |command| {
             command.stdin(Stdio::null()).stdout(log).stderr(also);
         })?);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let listens = || match self.station {
+            Some(station) => station.listens(self.port),
+            None => Ok(TcpStream::connect(address).is_ok()),
+        };
         let deadline = Instant::now() + crate::patience(START);
         let (key, ca) = (self.data.join("admin.key"), self.data.join("ca.pem"));
         // It listens before its first start has made its keys.
-        while TcpStream::connect(address).is_err() || !key.exists() || !ca.exists() {
+        while !listens()? || !key.exists() || !ca.exists() {
             let log = || fs::read_to_string(&self.log).unwrap_or_default();
             if let Some(status) = process.ended()? {
                 bail!("surplus-marketplace ended ({status}):\n{}", log());
@@ -102,6 +130,11 @@ impl<'a> Marketplace<'a> {
         Ok(())
     }
 
+    /// Where it listens.
+    fn address(&self) -> Ipv4Addr {
+        self.station.map_or(Ipv4Addr::LOCALHOST, Station::address)
+    }
+
     /// Kills it: hosts see an unreachable marketplace.
     pub fn stop(&mut self) {
         self.process = None;
@@ -109,12 +142,15 @@ impl<'a> Marketplace<'a> {
 
     /// `https://…` as machines see it.
     pub fn url_for_machines(&self) -> String {
-        format!("https://{SEEN_FROM_MACHINES}:{}", self.port)
+        match self.station {
+            Some(_) => self.url(),
+            None => format!("https://{SEEN_FROM_MACHINES}:{}", self.port),
+        }
     }
 
-    /// `https://…` as seen from here.
+    /// `https://…` as the command line sees it.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}:{}", self.address(), self.port)
     }
 
     pub fn port(&self) -> u16 {
@@ -141,6 +177,7 @@ impl<'a> Marketplace<'a> {
             url: self.url(),
             ca: self.ca_file(),
             key: key.trim().to_owned(),
+            station: self.station,
         })
     }
 

@@ -6,7 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::builder::{Builder, DiskBus, Firmware, Medium, Nic};
+use super::builder::{Builder, DiskBus, Firmware, Medium, Nic, Plug};
+
+/// From where the firmware tries to boot: a medium before every NIC.
+const FIRST_NIC: usize = 10;
 
 impl Builder<'_> {
     pub(super) fn command(&self, directory: &Path, sockets: &Path) -> Result<Command> {
@@ -16,9 +19,9 @@ impl Builder<'_> {
             "-name",
             &self.name,
             "-machine",
-            "q35",
+            self.machine_type(),
             "-accel",
-            accel.argument(),
+            accel.argument(self.one_of_many),
         ]);
         let cpu = if self.virtualisation {
             accel.cpu()
@@ -47,16 +50,40 @@ impl Builder<'_> {
             self.add_uefi(&mut qemu, directory)?;
         }
         self.add_medium(&mut qemu);
-        self.add_nic(&mut qemu);
+        self.add_kernel(&mut qemu);
+        self.add_nics(&mut qemu);
         self.add_disks(&mut qemu);
         self.add_oem_strings(&mut qemu, directory)?;
-        Ok(qemu)
+        Ok(match self.switch {
+            Some(switch) => switch.enter(&qemu),
+            None => qemu,
+        })
+    }
+
+    /// Without graphics SeaBIOS and iPXE write to the serial port too: what
+    /// they say about the network is worth reading.
+    fn machine_type(&self) -> &'static str {
+        match (self.switch, self.firmware) {
+            (Some(_), Firmware::Bios) => "q35,graphics=off",
+            _ if self.secure_boot.is_some() => "q35,smm=on",
+            _ => "q35",
+        }
+    }
+
+    fn add_kernel(&self, qemu: &mut Command) {
+        let Some(kernel) = &self.kernel else { return };
+        qemu.arg("-kernel").arg(&kernel.image);
+        qemu.arg("-initrd").arg(&kernel.initrd);
+        qemu.arg("-append").arg(&kernel.command_line);
     }
 
     /// OVMF's code, and a fresh copy of its variables.
     fn add_uefi(&self, qemu: &mut Command, directory: &Path) -> Result<()> {
-        let code = self.lab.tools().path("/usr/share/OVMF/OVMF_CODE_4M.fd");
-        let template = self.lab.tools().path("/usr/share/OVMF/OVMF_VARS_4M.fd");
+        let ovmf = |file: &str| self.lab.tools().path(&format!("/usr/share/OVMF/{file}"));
+        let (code, template) = match &self.secure_boot {
+            Some(variables) => (ovmf("OVMF_CODE_4M.secboot.fd"), variables.clone()),
+            None => (ovmf("OVMF_CODE_4M.fd"), ovmf("OVMF_VARS_4M.fd")),
+        };
         let variables = directory.join("efivars.fd");
         fs::copy(&template, &variables)
             .with_context(|| format!("could not copy {}", template.display()))?;
@@ -67,6 +94,17 @@ impl Builder<'_> {
             ))
             .arg("-drive")
             .arg(format!("if=pflash,format=raw,file={}", variables.display()));
+        if self.secure_boot.is_some() {
+            // Only firmware in system management mode may write variables.
+            qemu.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            qemu.args(["-global", "ICH9-LPC.disable_s3=1"]);
+        }
+        if self.http_boot {
+            for family in ["IPv4", "IPv6"] {
+                let name = format!("opt/org.tianocore/{family}PXESupport");
+                qemu.args(["-fw_cfg", &format!("name={name},string=no")]);
+            }
+        }
         Ok(())
     }
 
@@ -95,21 +133,36 @@ impl Builder<'_> {
         qemu.args(["-drive", &drive, "-device", device]);
     }
 
-    fn add_nic(&self, qemu: &mut Command) {
-        let Nic::User { forwards } = &self.nic else {
-            qemu.args(["-nic", "none"]);
-            return;
-        };
-        let mut netdev = "user,id=net0".to_owned();
-        for (here, there) in forwards {
-            netdev.push_str(&format!(",hostfwd=tcp:127.0.0.1:{here}-:{there}"));
+    fn add_nics(&self, qemu: &mut Command) {
+        if self.has_loose_cable() {
+            qemu.arg("-S");
         }
-        qemu.args([
-            "-netdev",
-            &netdev,
-            "-device",
-            "virtio-net-pci,netdev=net0,romfile=",
-        ]);
+        for (number, nic) in self.nics.iter().enumerate() {
+            let mut device = format!("virtio-net-pci,netdev=net{number}");
+            let netdev = match nic {
+                Nic::None => {
+                    qemu.args(["-nic", "none"]);
+                    continue;
+                }
+                Nic::User { forwards } => {
+                    device.push_str(",romfile=");
+                    let ports = forwards
+                        .iter()
+                        .map(|(here, there)| format!(",hostfwd=tcp:127.0.0.1:{here}-:{there}"));
+                    format!("user,id=net{number}{}", ports.collect::<String>())
+                }
+                Nic::Plugged(Plug { port, rom, .. }) => {
+                    if !rom {
+                        device.push_str(",romfile=");
+                    }
+                    let order = FIRST_NIC + number;
+                    device.push_str(&format!(",mac={},bootindex={order}", port.mac));
+                    let tap = &port.tap;
+                    format!("tap,id=net{number},ifname={tap},script=no,downscript=no")
+                }
+            };
+            qemu.args(["-netdev", &netdev, "-device", &device]);
+        }
     }
 
     fn add_disks(&self, qemu: &mut Command) {

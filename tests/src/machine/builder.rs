@@ -6,9 +6,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 
 use super::Machine;
 use crate::lab::Lab;
+use crate::network::{Port, Station};
 use crate::process::Supervised;
 use crate::qmp::Qmp;
 use crate::serial::SerialLog;
@@ -42,6 +44,38 @@ pub enum Nic {
     User {
         forwards: Vec<(u16, u16)>,
     },
+    /// A port of a private network.
+    Plugged(Plug),
+}
+
+/// A NIC on a private network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plug {
+    pub port: Port,
+    /// With QEMU's network boot ROM, which is iPXE. Without it the firmware's
+    /// own network stack is alone, as in a vendor's UEFI.
+    pub rom: bool,
+    /// Whether the cable is in; [`Machine::set_link`] changes it later.
+    pub link: bool,
+}
+
+impl From<Port> for Nic {
+    /// Cable in, no ROM.
+    fn from(port: Port) -> Self {
+        Self::Plugged(Plug {
+            port,
+            rom: false,
+            link: true,
+        })
+    }
+}
+
+/// A kernel that QEMU itself puts into memory: the firmware loads nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    pub image: PathBuf,
+    pub initrd: PathBuf,
+    pub command_line: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +106,13 @@ pub struct Builder<'a> {
     pub(super) memory_mib: u32,
     pub(super) cpus: u32,
     pub(super) virtualisation: bool,
-    pub(super) nic: Nic,
+    pub(super) nics: Vec<Nic>,
+    /// Where the private network's taps are.
+    pub(super) switch: Option<&'a Station<'a>>,
+    pub(super) kernel: Option<Kernel>,
+    pub(super) http_boot: bool,
+    pub(super) secure_boot: Option<PathBuf>,
+    pub(super) one_of_many: bool,
     pub(super) disks: Vec<Disk>,
     pub(super) oem_strings: Vec<String>,
     pub(super) uuid: Option<String>,
@@ -91,9 +131,14 @@ impl<'a> Builder<'a> {
             memory_mib: 1024,
             cpus: 2,
             virtualisation: true,
-            nic: Nic::User {
+            nics: vec![Nic::User {
                 forwards: Vec::new(),
-            },
+            }],
+            switch: None,
+            kernel: None,
+            http_boot: false,
+            secure_boot: None,
+            one_of_many: false,
             disks: Vec::new(),
             oem_strings: Vec::new(),
             uuid: None,
@@ -135,7 +180,51 @@ impl<'a> Builder<'a> {
 
     #[must_use]
     pub fn nic(mut self, nic: Nic) -> Self {
-        self.nic = nic;
+        self.nics = vec![nic];
+        self
+    }
+
+    /// NICs on a private network, in the order in which the firmware boots
+    /// from them.
+    #[must_use]
+    pub fn plugged(
+        mut self,
+        switch: &'a Station<'a>,
+        nics: impl IntoIterator<Item = impl Into<Nic>>,
+    ) -> Self {
+        self.switch = Some(switch);
+        self.nics = nics.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Starts this kernel, whatever else could be booted.
+    #[must_use]
+    pub fn kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = Some(kernel);
+        self
+    }
+
+    /// UEFI that boots by HTTP alone: its PXE is switched off.
+    #[must_use]
+    pub fn http_boot(mut self) -> Self {
+        self.firmware = Firmware::Uefi;
+        self.http_boot = true;
+        self
+    }
+
+    /// UEFI with Secure Boot, its variables as in this file (of which the
+    /// machine has a copy).
+    #[must_use]
+    pub fn secure_boot(mut self, variables: impl Into<PathBuf>) -> Self {
+        self.firmware = Firmware::Uefi;
+        self.secure_boot = Some(variables.into());
+        self
+    }
+
+    /// Keeps QEMU itself small: for machines that run beside others.
+    #[must_use]
+    pub fn one_of_many(mut self) -> Self {
+        self.one_of_many = true;
         self
     }
 
@@ -174,6 +263,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// A cable can be pulled only while QEMU runs: its processors wait for it.
+    pub(super) fn has_loose_cable(&self) -> bool {
+        let mut nics = self.nics.iter();
+        nics.any(|nic| matches!(nic, Nic::Plugged(plug) if !plug.link))
+    }
+
     /// Starts the machine; its logs go to a directory named after it.
     pub fn start(mut self) -> Result<Machine> {
         let directory = self.lab.machine_directory(&self.name)?;
@@ -202,7 +297,15 @@ impl<'a> Builder<'a> {
                 .stderr(log);
         })?;
         let serial = SerialLog::new(directory.join("serial.log"));
-        let qmp = connect(&mut process, &sockets, &directory)?;
+        let mut qmp = connect(&mut process, &sockets, &directory)?;
+        if self.has_loose_cable() {
+            for (number, nic) in self.nics.iter().enumerate() {
+                if matches!(nic, Nic::Plugged(plug) if !plug.link) {
+                    super::set_link(&mut qmp, number, false)?;
+                }
+            }
+            qmp.execute("cont", json!({}))?;
+        }
         let shell = self.shell.then(|| Shell::new(sockets.join("shell")));
         Ok(Machine {
             name: self.name,

@@ -1,0 +1,235 @@
+//! Hosts boot over the network, by every way in, beside a DHCP server that
+//! knows nothing of booting, and enrol with nobody at the keyboard.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use surplus_image::efi;
+use surplus_protocol::api::Host;
+use surplus_tests::machine::Builder;
+use surplus_tests::netboot::copy_of_artefacts;
+use surplus_tests::network::dhcp::Dhcp;
+use surplus_tests::network::{Port, Station};
+use surplus_tests::secure_boot::{CHECKED, SecureBoot};
+use surplus_tests::{BootServer, Firmware, Kernel, Lab, Machine, Marketplace, Network, Nic, Plug};
+
+/// One host by itself.
+const ENROLLED: Duration = Duration::from_secs(180);
+/// Eight of them together, on two cores that emulate all of it.
+const RACK: Duration = Duration::from_secs(480);
+
+/// How a machine's firmware goes about network boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// A PXE ROM that is iPXE already, as in QEMU's NICs.
+    RomBios,
+    /// Another vendor's PXE ROM, which is given undionly.kpxe.
+    Undionly,
+    /// UEFI's own PXE, which is given snponly.efi.
+    UefiPxe,
+    /// UEFI's own HTTP boot, which is given surplus.efi.
+    HttpBoot,
+}
+
+impl Way {
+    fn machine<'a>(
+        self,
+        lab: &'a Lab,
+        switch: &'a Station<'a>,
+        name: &str,
+        port: Port,
+    ) -> Result<Builder<'a>> {
+        let rom = Nic::Plugged(Plug {
+            port: port.clone(),
+            rom: true,
+            link: true,
+        });
+        let machine = lab.machine(name);
+        Ok(match self {
+            Self::RomBios => machine.plugged(switch, [rom]),
+            Self::Undionly => machine.plugged(switch, [port]).kernel(foreign_rom(lab)?),
+            Self::UefiPxe => machine.firmware(Firmware::Uefi).plugged(switch, [port]),
+            Self::HttpBoot => machine.http_boot().plugged(switch, [port]),
+        })
+    }
+}
+
+/// QEMU has no PXE ROM but iPXE. This one is iPXE too, but says that it is
+/// something else, asks once and starts what it is told to, as others do.
+fn foreign_rom(lab: &Lab) -> Result<Kernel> {
+    let script = lab.scratch().join("foreign-rom.ipxe");
+    fs::write(&script, "#!ipxe\nset user-class ROM\nautoboot net0\n")?;
+    Ok(Kernel {
+        image: lab.tools().path("/usr/lib/ipxe/ipxe.lkrn"),
+        initrd: script,
+        command_line: String::new(),
+    })
+}
+
+/// What the host calls itself once it has enrolled.
+fn enrolled(machine: &mut Machine, within: Duration) -> Result<(String, f64)> {
+    let stage = machine.wait_for_stage("enrolled", within)?;
+    let host = stage
+        .field("host")
+        .context("the stage line names no host")?;
+    Ok((host.to_owned(), stage.elapsed))
+}
+
+/// A site file that lets in this many hosts.
+fn site(marketplace: &Marketplace, hosts: u32) -> Result<String> {
+    let token = marketplace.token("rack", hosts)?;
+    marketplace.site_file(&token)
+}
+
+/// The fast one: a single host in 512 MiB, and its second life.
+#[test]
+fn a_host_boots_in_512_mib_and_is_the_same_host_when_it_boots_again() -> Result<()> {
+    surplus_tests::test("netboot-again", |lab| {
+        let network = Network::new(lab)?;
+        let _dhcp = Dhcp::start(&network)?;
+        let marketplace = Marketplace::start_in(network.switch())?;
+        let _server = BootServer::start(network.switch(), &site(&marketplace, 1)?)?;
+        let mut machine = Way::RomBios
+            .machine(lab, network.switch(), "host", network.port()?)?
+            .memory_mib(512)
+            .without_virtualisation()
+            .reboots()
+            .start()?;
+        let (first, _) = enrolled(&mut machine, ENROLLED)?;
+
+        machine.mark();
+        machine.reset()?;
+        let (second, _) = enrolled(&mut machine, ENROLLED)?;
+        ensure!(first == second, "{first} came back as {second}");
+        let hosts: Vec<Host> = marketplace.operator()?.ask(&["hosts"])?;
+        ensure!(hosts.len() == 1, "one machine is {hosts:?}");
+        Ok(())
+    })
+}
+
+/// The one of the rack whose firmware has Secure Boot on.
+const SECURE: &str = "http-secure";
+
+/// A boot server whose `surplus.efi` the owner has signed, with the server's
+/// own words in it: firmware takes none from outside then.
+fn signing_server<'a>(
+    switch: &'a Station<'a>,
+    site: &str,
+    owner: &SecureBoot<'_>,
+) -> Result<BootServer<'a>> {
+    let artefacts = copy_of_artefacts(switch.lab(), "signed")?;
+    let mut server = BootServer::start_with(switch, "boot", site, &artefacts)?;
+    let words = format!(
+        "{} surplus.root={}",
+        server.words()?,
+        server.url("root.img")
+    );
+    let image = artefacts.join("surplus.efi");
+    let signed = owner.sign(efi::with_arguments(fs::read(&image)?, &words)?)?;
+    server.stop();
+    fs::remove_file(&image)?;
+    fs::write(&image, signed)?;
+    server.resume()?;
+    Ok(server)
+}
+
+/// What a machine of the rack did.
+struct Arrival {
+    name: String,
+    host: String,
+    /// From power-on, and from the kernel's start.
+    seconds: f64,
+    since_kernel: f64,
+    cpu_seconds: f64,
+}
+
+#[test]
+fn a_rack_of_eight_boots_by_every_way_at_once_and_enrols() -> Result<()> {
+    surplus_tests::test("netboot-rack", |lab| {
+        let network = Network::new(lab)?;
+        let switch = network.switch();
+        let _dhcp = Dhcp::start(&network)?;
+        let marketplace = Marketplace::start_in(switch)?;
+        let owner = SecureBoot::new(lab)?;
+        let server = signing_server(switch, &site(&marketplace, 8)?, &owner)?;
+        let rack = [
+            ("rom-1", Way::RomBios, 512),
+            ("rom-2", Way::RomBios, 384),
+            ("undionly-1", Way::Undionly, 512),
+            ("undionly-2", Way::Undionly, 512),
+            ("uefi-1", Way::UefiPxe, 512),
+            ("uefi-2", Way::UefiPxe, 512),
+            ("http", Way::HttpBoot, 512),
+            (SECURE, Way::HttpBoot, 512),
+        ];
+        let mut machines = Vec::new();
+        let begun = Instant::now();
+        for (name, way, memory) in rack {
+            let machine = way
+                .machine(lab, switch, name, network.port()?)?
+                .memory_mib(memory)
+                .cpus(1)
+                .without_virtualisation()
+                .one_of_many();
+            let machine = match name {
+                SECURE => machine.secure_boot(owner.variables()),
+                _ => machine,
+            };
+            machines.push((name, machine.start()?));
+        }
+        let arrivals = std::thread::scope(|scope| {
+            let waiting: Vec<_> = machines
+                .iter_mut()
+                .map(|(name, machine)| scope.spawn(|| arrive(name, machine, begun)))
+                .collect();
+            let arrivals = waiting.into_iter().map(|waiting| match waiting.join() {
+                Ok(arrival) => arrival,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            arrivals.collect::<Vec<_>>()
+        });
+        report(&arrivals, server.cpu_seconds());
+        let arrivals = arrivals.into_iter().collect::<Result<Vec<_>>>()?;
+
+        let ids: BTreeSet<_> = arrivals
+            .iter()
+            .map(|arrival| arrival.host.clone())
+            .collect();
+        let hosts: Vec<Host> = marketplace.operator()?.ask(&["hosts"])?;
+        let registered: BTreeSet<_> = hosts.iter().map(|host| host.id.to_string()).collect();
+        ensure!(ids.len() == rack.len() && ids == registered, "{hosts:?}");
+        let checked = machines.iter_mut().find(|(name, _)| *name == SECURE);
+        let (_, machine) = checked.context("one of the rack has Secure Boot")?;
+        let said = machine.lines().iter().any(|line| line.contains(CHECKED));
+        ensure!(said, "Secure Boot was not on");
+        Ok(())
+    })
+}
+
+/// Waits for one machine, and then switches it off: the others need the
+/// processors, and what a host does once enrolled is no part of this.
+fn arrive(name: &str, machine: &mut Machine, begun: Instant) -> Result<Arrival> {
+    let (host, since_kernel) = enrolled(machine, RACK.saturating_sub(begun.elapsed()))?;
+    let arrival = Arrival {
+        name: name.to_owned(),
+        host,
+        seconds: begun.elapsed().as_secs_f64(),
+        since_kernel,
+        cpu_seconds: machine.cpu_seconds(),
+    };
+    machine.pull_the_plug();
+    Ok(arrival)
+}
+
+fn report(arrivals: &[Result<Arrival>], server: f64) {
+    println!("boot server: {server:.1} CPU seconds");
+    println!("host         power-on → enrolled   kernel → enrolled   CPU seconds");
+    for arrival in arrivals.iter().flatten() {
+        println!(
+            "{:<12} {:>19.1}   {:>17.1}   {:>11.1}",
+            arrival.name, arrival.seconds, arrival.since_kernel, arrival.cpu_seconds
+        );
+    }
+}
