@@ -7,6 +7,7 @@
 mod boots;
 mod contents;
 mod guests;
+mod netboot;
 mod table;
 
 use anyhow::Result;
@@ -23,6 +24,8 @@ enum Part {
     Boots,
     /// The least memory that enrols
     Memory,
+    /// Network boot: its time beside the CD's, its memory, its fetch beside curl
+    Netboot,
     /// The agent's cost, and ticket to QEMU beside a bare `virsh create`
     Guests,
 }
@@ -63,7 +66,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (&[Firmware::Bios, Firmware::Uefi], boots::FINE)
     };
     if wanted(Part::Memory) {
-        boots::least_memory(&lab, &iso, firmwares, grain, &mut table)?;
+        boots::least_memory_from_cd(&lab, &iso, firmwares, grain, &mut table);
+    }
+    if wanted(Part::Netboot) {
+        netboot::measure(&lab, runs, grain, &mut table)?;
     }
     if wanted(Part::Guests) {
         let runs = if args.quick { 1 } else { 3 };

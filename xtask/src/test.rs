@@ -18,18 +18,27 @@ pub(crate) enum Part {
     Unit,
     /// The small guest's image, made
     Guest,
-    /// The appliance in QEMU
+    /// The appliance in QEMU, booted from media
     E2e,
+    /// The appliance in QEMU, booted over a network; Secure Boot
+    Netboot,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which parts; all of them if none is named
     parts: Vec<Part>,
-    /// Only tests whose name contains this (with `unit` or `e2e`)
+    /// Only tests whose name contains this (with `unit`, `e2e`, `netboot`)
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// With the delays that a rack may really see: DHCP two minutes late
+    #[arg(long)]
+    full: bool,
 }
+
+const PROGRAMS: &str = "programs";
+const IMAGE: &str = "image";
+const GUEST: &str = "guest image";
 
 /// One line of the summary.
 struct Finished {
@@ -40,7 +49,7 @@ struct Finished {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let parts = if args.parts.is_empty() {
-        vec![Part::Lint, Part::Unit, Part::E2e]
+        vec![Part::Lint, Part::Unit, Part::E2e, Part::Netboot]
     } else {
         args.parts.clone()
     };
@@ -56,8 +65,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             match part {
                 Part::Lint => lint(&mut finished),
                 Part::Unit => step(&mut finished, "unit tests", || unit(filter)),
-                Part::Guest => step(&mut finished, "guest image", || ground::guest().map(drop)),
-                Part::E2e => e2e(&mut finished, filter),
+                Part::Guest => step(&mut finished, GUEST, || ground::guest().map(drop)),
+                Part::E2e => machines(&mut finished, &E2E, args),
+                Part::Netboot => machines(&mut finished, &NETBOOT, args),
             }
         }
     }
@@ -120,16 +130,36 @@ fn unit(filter: Option<&str>) -> Result<()> {
     ground::run(nextest)
 }
 
-fn e2e(finished: &mut Vec<Finished>, filter: Option<&str>) {
-    let before = finished.len();
-    step(finished, "programs", ground::programs);
-    step(finished, "image", ground::image);
-    step(finished, "guest image", || ground::guest().map(drop));
-    if finished[before..].iter().any(|step| step.error.is_some()) {
-        eprintln!("\nend-to-end tests: not run, for what they need is not there");
+/// A part that runs machines.
+struct Machines {
+    name: &'static str,
+    /// Its test programs, as nextest chooses them.
+    programs: &'static str,
+}
+
+const E2E: Machines = Machines {
+    name: "end-to-end tests",
+    programs: "kind(test) and not binary(/netboot|secure_boot/)",
+};
+const NETBOOT: Machines = Machines {
+    name: "network boot tests",
+    programs: "kind(test) and binary(/netboot|secure_boot/)",
+};
+
+fn machines(finished: &mut Vec<Finished>, part: &Machines, args: &Args) {
+    // What one part has made, or found wanting, is there for the next.
+    if finished.iter().all(|step| step.name != PROGRAMS) {
+        step(finished, PROGRAMS, ground::programs);
+        step(finished, IMAGE, ground::image);
+        step(finished, GUEST, || ground::guest().map(drop));
+    }
+    let failed = |step: &Finished| step.error.is_some();
+    let needed = |step: &&Finished| [PROGRAMS, IMAGE, GUEST].contains(&step.name);
+    if finished.iter().filter(needed).any(failed) {
+        eprintln!("\n{}: not run, for what they need is not there", part.name);
         return;
     }
-    step(finished, "end-to-end tests", || {
+    step(finished, part.name, || {
         ground::nextest()?;
         let accel = ground::accel()?;
         eprintln!("machines run by {}", accel.name());
@@ -138,12 +168,15 @@ fn e2e(finished: &mut Vec<Finished>, filter: Option<&str>) {
             "--package",
             "surplus-tests",
             "-E",
-            &expression("kind(test)", filter),
+            &expression(part.programs, args.filter.as_deref()),
         ]);
         // A backtrace of the test harness says nothing about a machine.
         nextest
             .env("SURPLUS_TEST_ACCEL", accel.name())
             .env("RUST_BACKTRACE", "0");
+        if args.full {
+            nextest.env("SURPLUS_TEST_FULL", "1");
+        }
         ground::run(nextest).with_context(|| {
             "logs of failed tests: target/test-logs/<test>/<machine>/serial.log".to_owned()
         })

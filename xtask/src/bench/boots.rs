@@ -10,7 +10,7 @@ use surplus_tests::{Firmware, Lab, Medium};
 use super::table::{Table, median};
 
 /// A boot that has not enrolled by then never will.
-const ENROLLED: Duration = Duration::from_secs(120);
+pub(super) const ENROLLED: Duration = Duration::from_secs(120);
 /// With too little memory a boot crawls: this many times the time of a boot
 /// with enough, and it counts as failed.
 const CRAWLS: u32 = 3;
@@ -73,41 +73,52 @@ pub(super) fn time(lab: &Lab, iso: &Path, runs: u32, table: &mut Table) -> Resul
     Ok(())
 }
 
-/// The least memory to `grain` MiB, by halving the interval between what fails
-/// and what enrols.
-pub(super) fn least_memory(
+pub(super) fn least_memory_from_cd(
     lab: &Lab,
     iso: &Path,
     firmwares: &[Firmware],
     grain: u32,
     table: &mut Table,
-) -> Result<()> {
+) {
     for firmware in firmwares {
-        let mut within = ENROLLED;
-        let least = search(LEAST, MOST, grain, |memory| {
-            let begun = Instant::now();
-            let enrols = boot(lab, iso, *firmware, memory, within).is_ok();
-            if enrols {
-                within = within.min(begun.elapsed() * CRAWLS);
-            }
-            println!(
-                "  {firmware:?}/CD in {memory} MiB: {} ({:.0} s)",
-                if enrols { "enrols" } else { "fails" },
-                begun.elapsed().as_secs_f64()
-            );
-            enrols
+        let way = format!("{firmware:?}/CD");
+        least_memory(&way, grain, table, |memory, within| {
+            boot(lab, iso, *firmware, memory, within).map(drop)
         });
-        let measured = least.map_or_else(
-            || format!("more than {MOST} MiB"),
-            |mib| format!("{mib} MiB (to {grain} MiB)"),
-        );
-        table.row(
-            format!("memory to boot and enrol, {firmware:?}/CD"),
-            measured,
-            "512 MiB",
-        );
     }
-    Ok(())
+}
+
+/// The least memory to `grain` MiB, by halving the interval between what fails
+/// and what enrols; `boot` takes MiB and how long it may take.
+pub(super) fn least_memory(
+    way: &str,
+    grain: u32,
+    table: &mut Table,
+    mut boot: impl FnMut(u32, Duration) -> Result<()>,
+) {
+    let mut within = ENROLLED;
+    let least = search(LEAST, MOST, grain, |memory| {
+        let begun = Instant::now();
+        let enrols = boot(memory, within).is_ok();
+        if enrols {
+            within = within.min(begun.elapsed() * CRAWLS);
+        }
+        println!(
+            "  {way} in {memory} MiB: {} ({:.0} s)",
+            if enrols { "enrols" } else { "fails" },
+            begun.elapsed().as_secs_f64()
+        );
+        enrols
+    });
+    let measured = least.map_or_else(
+        || format!("more than {MOST} MiB"),
+        |mib| format!("{mib} MiB (to {grain} MiB)"),
+    );
+    table.row(
+        format!("memory to boot and enrol, {way}"),
+        measured,
+        "512 MiB",
+    );
 }
 
 /// The least multiple of `grain` above `low` and up to `high` for which

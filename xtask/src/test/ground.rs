@@ -24,11 +24,16 @@ pub(crate) fn peers() -> Result<()> {
     Tools::install_for_tests(&say).context("could not install what the tests compare with")
 }
 
-/// `surplus-marketplace`, `surplus` and `surplus-image`, beside this program.
+/// Our own programs that tests run on this computer, beside this program.
 pub(crate) fn programs() -> Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--locked"]);
-    for package in ["surplus-marketplace", "surplus", "surplus-image"] {
+    for package in [
+        "surplus-marketplace",
+        "surplus",
+        "surplus-image",
+        "surplus-netboot",
+    ] {
         cargo.args(["--package", package]);
     }
     run(cargo)
@@ -36,7 +41,7 @@ pub(crate) fn programs() -> Result<()> {
 
 /// `target/image/`.
 pub(crate) fn image() -> Result<()> {
-    crate::image::build(&repository()).map(drop)
+    crate::image::build(&repository(), None).map(drop)
 }
 
 /// `target/guest/`.

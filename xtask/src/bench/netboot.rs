@@ -1,0 +1,171 @@
+//! Network boot beside the CD, in one run: how long, in how little memory, and
+//! how fast the initramfs fetches its root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use surplus_tests::lab::run;
+use surplus_tests::machine::Builder;
+use surplus_tests::network::Port;
+use surplus_tests::network::dhcp::Dhcp;
+use surplus_tests::{BootServer, Lab, Machine, Marketplace, Medium, Network, Nic, Plug};
+
+use super::boots::{self, ENROLLED};
+use super::table::{Table, median};
+
+const COMMAND: Duration = Duration::from_secs(120);
+/// Downloads by curl for its median.
+const DOWNLOADS: usize = 3;
+
+/// A network with all that a rack needs.
+struct Site<'a> {
+    lab: &'a Lab,
+    network: &'a Network<'a>,
+    port: Port,
+}
+
+impl<'a> Site<'a> {
+    /// A host on the one port, which boots by its ROM.
+    fn host(&self, name: &str, memory_mib: u32) -> Builder<'a> {
+        let nic = Nic::Plugged(Plug {
+            port: self.port.clone(),
+            rom: true,
+            link: true,
+        });
+        let machine = self.lab.machine(name).memory_mib(memory_mib);
+        machine.plugged(self.network.switch(), [nic])
+    }
+}
+
+pub(super) fn measure(lab: &Lab, runs: u32, grain: u32, table: &mut Table) -> Result<()> {
+    let network = Network::new(lab)?;
+    let _dhcp = Dhcp::start(&network)?;
+    let marketplace = Marketplace::start_in(network.switch())?;
+    let token = marketplace.token("bench-netboot", 1000)?;
+    let text = marketplace.site_file(&token)?;
+    let iso = marketplace.customised_iso("bench-netboot", &text)?;
+    let server = BootServer::start(network.switch(), &text)?;
+    let site = Site {
+        lab,
+        network: &network,
+        port: network.port()?,
+    };
+    beside_the_cd(&site, &iso, runs, table)?;
+    beside_curl(&site, &server, table)?;
+    boots::least_memory("BIOS/network", grain, table, |memory, within| {
+        let mut machine = site.host(&format!("memory-{memory}"), memory).start()?;
+        machine.wait_for_stage("enrolled", within).map(drop)
+    });
+    Ok(())
+}
+
+/// Kernel start to enrolled, in turns, so that both see the same computer.
+fn beside_the_cd(site: &Site<'_>, iso: &Path, runs: u32, table: &mut Table) -> Result<()> {
+    let (mut by_cd, mut by_network, mut transfers) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let cd = site.host("cd", 1024).medium(Medium::Cd, iso);
+        let mut machine = cd.start()?;
+        by_cd.push(machine.wait_for_stage("enrolled", ENROLLED)?.elapsed);
+        machine.kill();
+
+        let mut machine = site.host("network", 1024).start()?;
+        let (_, transfer) = fetched(&mut machine)?;
+        let enrolled = machine.wait_for_stage("enrolled", ENROLLED)?.elapsed;
+        machine.kill();
+        by_network.push(enrolled - transfer);
+        transfers.push(transfer);
+    }
+    let ratio = median(&by_network) / median(&by_cd);
+    table.row(
+        format!("kernel start → enrolled, network without transfer / CD, median of {runs}"),
+        format!(
+            "{:.1} s / {:.1} s = {ratio:.2}",
+            median(&by_network),
+            median(&by_cd)
+        ),
+        "1.3",
+    );
+    table.row(
+        "transfer of the root, by the initramfs",
+        format!("{:.1} s", median(&transfers)),
+        "",
+    );
+    Ok(())
+}
+
+/// Bytes that the initramfs fetched, and in how many seconds.
+fn fetched(machine: &mut Machine) -> Result<(f64, f64)> {
+    let stage = machine.wait_for_stage("medium", ENROLLED)?;
+    let number = |key| -> Result<f64> {
+        let text = stage
+            .field(key)
+            .with_context(|| format!("no {key} in {stage:?}"))?;
+        Ok(text.parse()?)
+    };
+    Ok((number("bytes")?, number("seconds")?))
+}
+
+/// The same file by curl into the same guest's memory.
+fn beside_curl(site: &Site<'_>, server: &BootServer<'_>, table: &mut Table) -> Result<()> {
+    let kit = site.lab.scratch().join("kit/curl");
+    copy_with_libraries(site.lab, "/usr/bin/curl", &kit)?;
+    let mut machine = site.host("curl", 1024).shell().start()?;
+    let (bytes, seconds) = fetched(&mut machine)?;
+    machine.wait_for_stage("enrolled", ENROLLED)?;
+    machine.shell()?.wait_ready(COMMAND)?;
+    let command = format!(
+        "/run/testkit/curl/ld.so --library-path /run/testkit/curl /run/testkit/curl/curl \
+         -sSf -o /run/fetched -w '%{{time_total}}' {}; rm /run/fetched",
+        server.url("root.img")
+    );
+    let mut times = Vec::new();
+    for _ in 0..DOWNLOADS {
+        let said = machine.shell()?.run(&command, COMMAND)?;
+        let time: f64 = said
+            .parse()
+            .with_context(|| format!("curl said {said:?}"))?;
+        times.push(time);
+    }
+    machine.kill();
+    let (ours, curls) = (bytes / seconds / 1e6, bytes / median(&times) / 1e6);
+    table.row(
+        "the initramfs's fetch / curl in the same guest",
+        format!("{ours:.1} MB/s / {curls:.1} MB/s = {:.2}", ours / curls),
+        "0.8",
+    );
+    Ok(())
+}
+
+/// A program of the tools tree with everything that it loads, in one directory
+/// that needs nothing else: `ld.so` starts it.
+fn copy_with_libraries(lab: &Lab, program: &str, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    let copy = |from: &str, name: &str| {
+        let from = in_tree(lab, from);
+        fs::copy(&from, to.join(name)).with_context(|| format!("could not copy {}", from.display()))
+    };
+    let name = Path::new(program).file_name().unwrap_or_default();
+    copy(program, &name.to_string_lossy())?;
+    let list = run(lab.tools().command("ldd").arg(program))?;
+    for line in String::from_utf8_lossy(&list).lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            [name, "=>", path, _] => _ = copy(path, name)?,
+            [path, _] if path.contains("/ld-linux") => _ = copy(path, "ld.so")?,
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+/// `/lib` and `/lib64` are links in the sandbox, and not in the tree.
+fn in_tree(lab: &Lab, path: &str) -> PathBuf {
+    let merged = lab.tools().path(&format!("/usr{path}"));
+    if merged.exists() {
+        merged
+    } else {
+        lab.tools().path(path)
+    }
+}
