@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use surplus_artefacts::Artefacts;
 use surplus_https::Clock;
 use surplus_market::pricing;
 use surplus_marketplace::{ADMIN_KEY, CA_CERTIFICATE, Config, Limits, Marketplace};
@@ -38,6 +40,18 @@ struct Serve {
     /// The one port, TLS only.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
+    /// Serve the boot artefacts in DIR (target/image) by plain HTTP: they are
+    /// public, and hosts verify them.
+    #[arg(long, value_name = "DIR")]
+    artefacts: Option<PathBuf>,
+    /// Where the artefacts are served.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080",
+        requires = "artefacts"
+    )]
+    artefacts_listen: SocketAddr,
     /// Where hosts and buyers reach it: https://name[:port]. May be repeated.
     #[arg(long = "url", value_name = "URL")]
     urls: Vec<String>,
@@ -97,6 +111,9 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
     let listen = listener
         .local_addr()
         .context("cannot tell the address listened on")?;
+    if let Some(directory) = &arguments.artefacts {
+        serve_artefacts(directory, arguments.artefacts_listen).await?;
+    }
     let marketplace = Marketplace::open(Config {
         data: arguments.data.clone(),
         listen,
@@ -128,6 +145,22 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
         })
         .await?;
     tracing::info!("closed");
+    Ok(())
+}
+
+/// Serves the boot artefacts for as long as the process lives.
+async fn serve_artefacts(directory: &Path, listen: SocketAddr) -> anyhow::Result<()> {
+    let artefacts = Artefacts::open(directory, surplus_artefacts::NAMES)
+        .context("cannot serve the artefacts; make them (cargo xtask image)")?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))?;
+    let listen = listener.local_addr().unwrap_or(listen);
+    tracing::info!(%listen, "serving the boot artefacts");
+    let (nobody, forever) = (Arc::new(()), std::future::pending());
+    tokio::spawn(surplus_artefacts::serve(
+        listener, artefacts, nobody, forever,
+    ));
     Ok(())
 }
 
