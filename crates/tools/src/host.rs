@@ -96,6 +96,16 @@ pub(crate) const TESTS: Needs = Needs(&[
         why: "makes the disks that the agent judges and grows",
     },
     Need {
+        package: "kea-dhcp4-server",
+        found_at: &["/usr/sbin/kea-dhcp4"],
+        why: "takes the settings that we give for it",
+    },
+    Need {
+        package: "iproute2",
+        found_at: &["/usr/sbin/ip", "/sbin/ip"],
+        why: "lays the cable between DHCP servers and a test",
+    },
+    Need {
         package: "sbsigntool",
         found_at: &["/usr/bin/sbsign"],
         why: "signs and checks the boot images that ours are compared with",
