@@ -40,9 +40,9 @@ impl FromStr for Prefix {
     type Err = NotHardware;
 
     fn from_str(text: &str) -> Result<Self, NotHardware> {
-        let pair = |pair: &str| match pair.len() {
-            2 => u8::from_str_radix(pair, 16).ok(),
-            _ => None,
+        let pair = |pair: &str| {
+            let digits = pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit());
+            digits.then(|| u8::from_str_radix(pair, 16).ok())?
         };
         let bytes: Option<Vec<u8>> = text
             .trim_end_matches([':', '-'])

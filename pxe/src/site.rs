@@ -125,3 +125,29 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_interfaces_own_network_and_named_ones_have_the_site_file() {
+        let near = Interface {
+            name: "eth0".into(),
+            address: "10.77.0.1".parse().unwrap(),
+            network: "10.77.0.0/24".parse().unwrap(),
+        };
+        let far = vec!["198.51.100.0/24".parse().unwrap()];
+        let audience = Audience { near, far };
+        for (address, expected) in [
+            ("10.77.0.50", true),
+            ("::ffff:10.77.0.50", true),
+            ("198.51.100.7", true),
+            ("10.78.0.50", false),
+            ("fd77::50", false),
+        ] {
+            let has = audience.has(address.parse().unwrap());
+            assert_eq!(has, expected, "{address}");
+        }
+    }
+}

@@ -68,7 +68,7 @@ impl Client {
 }
 
 /// Options and values, each with a space behind it.
-fn words(options: Vec<u8>) -> String {
+fn spaced(options: Vec<u8>) -> String {
     String::from_utf8(options).unwrap().replace('\0', " ")
 }
 
@@ -117,7 +117,7 @@ fn a_first_stage_comes_with_the_options_that_firmware_asks_for() {
     let mut client = Client::ask(served.address, 1, &words);
     let (code, options) = client.receive();
     assert_eq!(code, OACK);
-    let options = words(options);
+    let options = spaced(options);
     for expected in ["tsize 100000 ", "blksize 1468 ", "windowsize 4 "] {
         assert!(options.contains(expected), "{options:?}");
     }
@@ -159,7 +159,7 @@ fn no_block_or_window_is_larger_than_the_bounds() {
         "60000",
     ];
     let mut client = Client::ask(served.address, 1, &words);
-    let options = words(client.receive().1);
+    let options = spaced(client.receive().1);
     assert!(options.contains("blksize 1468 ") && options.contains("windowsize 16 "));
 }
 

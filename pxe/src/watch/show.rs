@@ -147,7 +147,11 @@ fn plain(row: &Row) -> String {
 
 fn cells(row: &Row, since: &str) -> String {
     let unknown = || "-".to_owned();
-    let moving = matches!(row.stage, Stage::Root | Stage::FirstStage);
+    let moving = match row.stage {
+        Stage::Root => true,
+        Stage::FirstStage => row.position > 0,
+        _ => false,
+    };
     let stage = match row.percent() {
         Some(percent) if moving => format!("{} {percent} %", row.stage.name()),
         _ => row.stage.name().to_owned(),

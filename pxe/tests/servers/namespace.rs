@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-pub(crate) const SERVER_SIDE: &str = "boot0";
+/// Named as in the settings that operators get, which Kea checks.
+pub(crate) const SERVER_SIDE: &str = "eth0";
 pub(crate) const HOST_SIDE: &str = "host0";
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 

@@ -11,13 +11,26 @@ use crate::namespace::{SERVER, SERVER_SIDE};
 /// A server, its settings and its log.
 pub(crate) struct Peer {
     child: Child,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+impl Peer {
+    fn start(mut command: Command, dir: tempfile::TempDir, missing: &str) -> Self {
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().expect(missing);
+        Self { child, dir }
+    }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.path().join("log"));
+            eprintln!("{}", log.unwrap_or_default());
+        }
     }
 }
 
@@ -31,7 +44,6 @@ fn filled(name: &str, more: &[(&str, &str)]) -> String {
     let mut text = fs::read_to_string(settings(name)).unwrap();
     let server = SERVER.to_string();
     let places = [
-        ("eth0", SERVER_SIDE),
         ("192.0.2.254", "10.77.0.254"),
         ("192.0.2.100", "10.77.0.100"),
         ("192.0.2.200", "10.77.0.200"),
@@ -70,10 +82,7 @@ fn start_dnsmasq(text: &str) -> Peer {
         file.as_str(),
         leases.as_str(),
     ];
-    Peer {
-        child: run_dnsmasq(&options).spawn().unwrap(),
-        _dir: dir,
-    }
+    Peer::start(run_dnsmasq(&options), dir, "cannot run dnsmasq")
 }
 
 pub(crate) fn dnsmasq_takes_the_settings_as_they_are() {
@@ -120,8 +129,6 @@ pub(crate) fn kea() -> Peer {
     let file = dir.path().join("kea-dhcp4.conf");
     let in_memory = ("\"memfile\"", "\"memfile\", \"persist\": false");
     fs::write(&file, filled("kea-dhcp4.conf", &[in_memory])).unwrap();
-    Peer {
-        child: run_kea(dir.path(), "-c", &file).spawn().expect(NO_KEA),
-        _dir: dir,
-    }
+    let command = run_kea(dir.path(), "-c", &file);
+    Peer::start(command, dir, NO_KEA)
 }

@@ -226,7 +226,7 @@ fn each_kind_of_client_is_told_what_it_can_boot() {
 fn a_bios_rom_boots_what_the_offer_names_and_uefi_asks_at_port_4011() {
     let (_, offer) = ask(&bios_rom(), Port::Dhcp).unwrap();
     assert_eq!(option(&offer, 43).unwrap(), [6, 1, 8, 255]);
-    assert_eq!(offer.fname(), Some(&b"undionly.kpxe"[..]));
+    assert_eq!(offer.fname(), Some(&b"undionly.kpxe\0"[..]));
     let (_, offer) = ask(&ovmf_pxe(7), Port::Dhcp).unwrap();
     assert_eq!(option(&offer, 43), None);
     let request = Packet {
