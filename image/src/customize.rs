@@ -54,7 +54,7 @@ pub enum CustomizeError {
     RootAddress { url: String },
     #[error("reading {}", path.display())]
     ReadKernel { path: PathBuf, source: io::Error },
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Kernel { path: PathBuf, source: EfiError },
     #[error(transparent)]
     Sign(#[from] SignError),

@@ -136,7 +136,8 @@ fn run(
     Ok(if output.status.success() {
         Ok(())
     } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        let said = [output.stderr, output.stdout].concat();
+        Err(String::from_utf8_lossy(&said).trim().to_owned())
     })
 }
 

@@ -22,7 +22,7 @@ pub struct ShownEfi {
 pub enum ShowEfiError {
     #[error("reading {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Efi { path: PathBuf, source: EfiError },
 }
 

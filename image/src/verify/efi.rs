@@ -91,8 +91,9 @@ fn check_signature(
         )),
         Err(_) if signers.is_empty() => Outcome::Bad("not signed".to_owned()),
         Err(said) => Outcome::Bad(format!(
-            "not signed with the key of {}, or altered since ({said})",
-            certificate.display()
+            "not signed with the key of {}, or altered since ({})",
+            certificate.display(),
+            said.replace('\n', ", ")
         )),
     })
 }

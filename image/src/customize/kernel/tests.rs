@@ -42,6 +42,11 @@ impl Bench {
     }
 }
 
+/// As the program prints it.
+fn said(error: CustomizeError) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}
+
 fn address() -> SiteAddress {
     SiteAddress {
         site: "https://boot.example.net:8444/site.toml".to_owned(),
@@ -113,7 +118,7 @@ fn addresses_that_a_host_could_not_use_or_that_hold_a_secret_are_refused() {
     let with = |change: fn(&mut SiteAddress)| {
         let mut address = address();
         change(&mut address);
-        bench.refused(&address, None).to_string()
+        said(bench.refused(&address, None))
     };
     assert!(with(|a| a.site = "http://a/site.toml".into()).contains("https://"));
     let text = with(|a| a.site = "https://u:s3cret@a/site.toml".into());
@@ -134,11 +139,11 @@ fn too_long_an_address_a_foreign_program_and_one_file_for_both_are_refused() {
     let bench = Bench::new();
     let mut long = address();
     long.roots[0].push_str(&"x".repeat(efi::ROOM));
-    let text = bench.refused(&long, None).to_string();
+    let text = said(bench.refused(&long, None));
     assert!(text.contains("has room for 1536"), "{text}");
     let same = customize_kernel(&address(), None, &bench.input, &bench.input, &program);
     assert!(matches!(same, Err(CustomizeError::SameFile { .. })));
     fs::write(&bench.input, kernel("root=/dev/sda1", 100)).unwrap();
-    let text = bench.refused(&address(), None).to_string();
+    let text = said(bench.refused(&address(), None));
     assert!(text.contains("not one of Surplus"), "{text}");
 }
