@@ -93,7 +93,14 @@ fn install(build: &Build, lists: &Path, out: &Path) -> anyhow::Result<()> {
     let sandbox = build.work.join("sandbox");
     let sources = sandbox.join("etc/apt/sources.list.d");
     let packages = build.work.join("packages");
-    for directory in [&sources, &packages, &out.to_owned()] {
+    // mkosi tidies up after itself, unless an interrupt is faster.
+    let workspace = build.work.join("mkosi");
+    surplus_tests::interrupt::remove_at_end(&workspace);
+    if workspace.exists() {
+        fs::remove_dir_all(&workspace)
+            .with_context(|| format!("removing {}", workspace.display()))?;
+    }
+    for directory in [&sources, &packages, &workspace, &out.to_owned()] {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     }
     // mkosi's own list would ask for archives that not every mirror has.
@@ -109,7 +116,7 @@ fn install(build: &Build, lists: &Path, out: &Path) -> anyhow::Result<()> {
         .arg("--package-cache-dir")
         .arg(&packages)
         .arg("--workspace-directory")
-        .arg(&build.work)
+        .arg(&workspace)
         .args(["--force", "build"]);
     run::logged(&mut command, "mkosi", &build.work.join("base.log"))
         .context("installing the packages of image/mkosi: is the Debian mirror reachable?")
