@@ -17,6 +17,7 @@ use surplus_stage::Stage;
 
 use crate::conf::RootConf;
 use crate::failure::{Context as _, Failure, KERNEL};
+use crate::net::process::Report;
 use crate::source::Source;
 
 const DIRECTORY: &str = "/run/surplus";
@@ -66,15 +67,15 @@ fn site_missing(why: impl std::fmt::Display) -> Stage {
 
 fn boot_conf(conf: &RootConf, source: &Source) -> String {
     let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "source={}",
-        if source.is_medium() {
-            "medium"
-        } else {
-            "initramfs"
-        }
-    );
+    let _ = writeln!(text, "source={}", source.kind());
+    if let Some(Report {
+        url,
+        interface,
+        mac,
+    }) = source.report()
+    {
+        let _ = writeln!(text, "url={url}\ninterface={interface}\nmac={mac}");
+    }
     let _ = writeln!(text, "device={}", source.device());
     let _ = writeln!(text, "volume={}", conf.volume_id());
     let _ = writeln!(text, "root_hash={}", conf.hash);
@@ -169,5 +170,19 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("root_bytes=8192\n"), "{text}");
+        let report = Report {
+            url: "http://a/root.img".into(),
+            interface: "eth0".into(),
+            mac: "02:00:00:00:00:01".into(),
+        };
+        let fetched = Source::in_memory("loop0".into(), (7, 0), 8192, Some(report));
+        let text = boot_conf(&conf, &fetched);
+        assert!(
+            text.starts_with(
+                "source=network\nurl=http://a/root.img\ninterface=eth0\nmac=02:00:00:00:00:01\n\
+                 device=loop0\n"
+            ),
+            "{text}"
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! `/init` of the appliance: from a running kernel to a verified root.
 //!
 //! ```text
-//! mounts → modules → medium (or root in the initramfs) → dm-verity → watcher
-//!        → SquashFS → /run/surplus → switch to systemd
+//! mounts → modules → medium (or the network, or root in the initramfs)
+//!        → dm-verity → watcher → SquashFS → /run/surplus → switch to systemd
 //! ```
 //!
 //! What always holds: nothing of the root is used before the kernel verifies
@@ -31,6 +31,7 @@ mod loopdev;
 mod medium;
 mod modules;
 mod mounts;
+mod net;
 mod source;
 mod switch;
 mod uevent;
@@ -41,6 +42,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.first().is_some_and(|name| name == watcher::NAME) {
         return watcher::run(&arguments[1..]);
+    }
+    if arguments.first().is_some_and(|name| name == net::NAME) {
+        failure::announce_panics();
+        return net::run();
     }
     if std::process::id() != 1 {
         eprintln!(
@@ -58,7 +63,8 @@ fn main() -> ExitCode {
 fn boot(arguments: &[String]) -> Result<std::convert::Infallible, Failure> {
     mounts::mount_kernel_filesystems()?;
     let conf = RootConf::read(Path::new("/root.conf"))?;
-    conf.agrees_with(&conf::command_line()?)?;
+    let command_line = conf::command_line()?;
+    conf.agrees_with(&command_line)?;
 
     // Opened before the first module, so that no device can appear unseen.
     let uevents =
@@ -66,7 +72,7 @@ fn boot(arguments: &[String]) -> Result<std::convert::Infallible, Failure> {
     let mut modules = Modules::read(Path::new("/modules"))?;
     let for_root = modules.load_always()?;
 
-    let source = source::find(&conf, &mut modules, &uevents)?;
+    let source = source::find(&conf, &command_line, &mut modules, &uevents)?;
     for_root.wait()?;
     let root = verity::set_up(&source, &conf)?;
     // From here on the watcher reads the events; this process needs none.

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,15 +14,11 @@ use surplus_medium::iso9660::{self, IsoError};
 
 use crate::conf::RootConf;
 use crate::failure::Failure;
-use crate::modules::Modules;
 use crate::source::{self, Source};
-use crate::uevent;
 
 const IMAGE: &str = "/root.img";
 const AREA: &str = "/site.bin";
 
-/// Events are hints: look again after this time without one.
-const LOOK: Duration = Duration::from_millis(500);
 /// A medium that is there is found well before the first word about waiting.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 const NEXT_WORD: Duration = Duration::from_secs(60);
@@ -31,27 +26,46 @@ const NEXT_WORD: Duration = Duration::from_secs(60);
 /// What a look at one device showed: its name and why it is not the medium.
 type Others = BTreeMap<String, String>;
 
-/// Waits for the medium, for ever, and says what it waits for.
-pub(crate) fn wait(
-    conf: &RootConf,
-    modules: &mut Modules,
-    uevents: &OwnedFd,
-) -> Result<Source, Failure> {
-    let volume_id = conf.volume_id();
-    let mut word_at = Instant::now() + FIRST_WORD;
-    loop {
-        uevent::drain(uevents);
-        modules.load_for_devices(Path::new("/sys"))?;
-        let others = match look(&volume_id) {
-            Ok(source) => return Ok(source),
-            Err(others) => others,
-        };
-        if Instant::now() >= word_at {
-            waiting(&volume_id, &others).announce();
-            word_at = Instant::now() + NEXT_WORD;
+/// The search for one medium, for ever if need be.
+#[derive(Debug)]
+pub(crate) struct Search {
+    volume_id: String,
+    /// What the last look showed.
+    others: Others,
+    word_at: Instant,
+}
+
+impl Search {
+    pub(crate) fn new(conf: &RootConf) -> Self {
+        Self {
+            volume_id: conf.volume_id(),
+            others: Others::new(),
+            word_at: Instant::now() + FIRST_WORD,
         }
-        // An error here could only mean fewer hints.
-        let _ = uevent::receive(uevents, LOOK);
+    }
+
+    pub(crate) fn volume_id(&self) -> &str {
+        &self.volume_id
+    }
+
+    /// Looks at every disk once.
+    pub(crate) fn look(&mut self) -> Option<Source> {
+        self.others.clear();
+        for name in disks(Path::new("/sys/class/block")) {
+            match examine(&name, &self.volume_id) {
+                Ok(source) => return Some(source),
+                Err(why) => _ = self.others.insert(name, why),
+            }
+        }
+        None
+    }
+
+    /// Says now and then what is waited for.
+    pub(crate) fn say_what_is_missing(&mut self) {
+        if Instant::now() >= self.word_at {
+            waiting(&self.volume_id, &self.others).announce();
+            self.word_at = Instant::now() + NEXT_WORD;
+        }
     }
 }
 
@@ -70,18 +84,6 @@ fn waiting(volume_id: &str, others: &Others) -> Failure {
         format!("no medium {volume_id} yet; looked at: {seen}"),
         "connect the CD or stick that this host was booted from; the host goes on looking",
     )
-}
-
-/// Looks at every disk once.
-fn look(volume_id: &str) -> Result<Source, Others> {
-    let mut others = Others::new();
-    for name in disks(Path::new("/sys/class/block")) {
-        match examine(&name, volume_id) {
-            Ok(source) => return Ok(source),
-            Err(why) => _ = others.insert(name, why),
-        }
-    }
-    Err(others)
 }
 
 /// Kernel names of what may be a medium: no partitions, nothing made of others.

@@ -6,7 +6,8 @@
 //!
 //! The initramfs carries `/modules/order` and `/modules/aliases`, written by
 //! the image build from `initramfs/modules.list`, which explains each module.
-//! What always holds: a module is loaded once, after all that it needs.
+//! What always holds: a module is loaded once, after all that it needs; a
+//! network card's only after [`Modules::want_network`].
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -25,6 +26,9 @@ mod glob;
 /// The buses whose devices ask for modules that we may carry.
 const BUSES: [&str; 5] = ["pci", "scsi", "usb", "virtio", "vmbus"];
 
+/// `MODULE_INIT_COMPRESSED_FILE`: the kernel decompresses the module itself.
+const COMPRESSED_FILE: u32 = 4;
+
 /// The modules of the initramfs, and which of them are loaded.
 #[derive(Debug)]
 pub(crate) struct Modules {
@@ -32,6 +36,7 @@ pub(crate) struct Modules {
     order: Vec<Module>,
     aliases: Vec<(String, String)>,
     loaded: BTreeSet<String>,
+    network: bool,
 }
 
 /// One line of `/modules/order`.
@@ -49,6 +54,8 @@ enum When {
     Always,
     /// When a device's alias matches.
     Match,
+    /// The same, once the network is wanted.
+    Network,
     /// When another module needs it, or this program asks for it by name.
     Need,
 }
@@ -98,6 +105,7 @@ impl Modules {
             order: order.ok_or_else(damaged)?,
             aliases,
             loaded: BTreeSet::new(),
+            network: false,
         })
     }
 
@@ -126,6 +134,11 @@ impl Modules {
         }
     }
 
+    /// From now on network cards are devices that ask for modules too.
+    pub(crate) fn want_network(&mut self) {
+        self.network = true;
+    }
+
     /// Loads one module that only some hosts need, after all that it needs.
     pub(crate) fn load_by_name(&mut self, name: &str) -> Result<(), Failure> {
         self.load(name)
@@ -152,7 +165,7 @@ impl Modules {
     /// Modules that the aliases ask for and that are not loaded, in order.
     fn wanted(&self, devices: &BTreeSet<String>) -> Vec<String> {
         let asked = |module: &&Module| {
-            module.when == When::Match
+            (module.when == When::Match || module.when == When::Network && self.network)
                 && !self.loaded.contains(&module.name)
                 && self
                     .aliases
@@ -184,8 +197,15 @@ impl Modules {
         for needed in &module.before {
             self.load(needed)?;
         }
-        let file = self.directory.join(format!("{name}.ko"));
-        let insert = || insert(&file, &module.parameters);
+        let plain = self.directory.join(format!("{name}.ko"));
+        let packed = self.directory.join(format!("{name}.ko.xz"));
+        let insert = || match insert(&plain, &module.parameters, ModuleInitFlags::empty()) {
+            Err(Errno::ENOENT) if packed.exists() => {
+                let compressed = ModuleInitFlags::from_bits_retain(COMPRESSED_FILE);
+                insert(&packed, &module.parameters, compressed)
+            }
+            outcome => outcome,
+        };
         let done = if module.aside {
             aside(name, insert)
         } else {
@@ -203,11 +223,11 @@ fn refused(name: &str, errno: Errno) -> Failure {
     )
 }
 
-fn insert(file: &Path, parameters: &str) -> Result<(), Errno> {
+fn insert(file: &Path, parameters: &str, flags: ModuleInitFlags) -> Result<(), Errno> {
     let parameters = CString::new(parameters).map_err(|_| Errno::EINVAL)?;
     let file = File::open(file)
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-    match finit_module(&file, &parameters, ModuleInitFlags::empty()) {
+    match finit_module(&file, &parameters, flags) {
         Err(Errno::EEXIST) => Ok(()),
         other => other,
     }
@@ -256,6 +276,7 @@ fn parse_line(line: &str) -> Option<Module> {
     let when = match words.next()? {
         "always" => When::Always,
         "match" => When::Match,
+        "network" => When::Network,
         "need" => When::Need,
         _ => return None,
     };
@@ -323,6 +344,19 @@ mod tests {
         ];
         let devices = devices.map(str::to_owned).into();
         assert_eq!(modules.wanted(&devices), ["ahci", "sr_mod"]);
+    }
+
+    #[test]
+    fn network_cards_wait_until_the_network_is_wanted() {
+        let mut modules = modules(
+            "virtio_net network aside - -\nvirtio_blk match here - -\n",
+            "virtio:d00000001v* virtio_net\nvirtio:d00000002v* virtio_blk\n",
+        );
+        let devices = ["virtio:d00000001v00001AF4", "virtio:d00000002v00001AF4"];
+        let devices = devices.map(str::to_owned).into();
+        assert_eq!(modules.wanted(&devices), ["virtio_blk"]);
+        modules.want_network();
+        assert_eq!(modules.wanted(&devices), ["virtio_net", "virtio_blk"]);
     }
 
     #[test]

@@ -38,9 +38,11 @@ pub(crate) fn switch(root: &Path, arguments: &[String]) -> Result<Infallible, Fa
         )
         .failed("root", &format!("moving {source} into the root"), MEDIUM)?;
     }
-    // The modules are the bulk of the initramfs, and its memory is never swapped.
-    // The mount points stay: the watcher's own mounts hang on them.
+    // Modules and firmware are the bulk of the initramfs, and its memory is never
+    // swapped; the kernel looks for firmware in the root from now on. The mount
+    // points stay: the watcher's own mounts hang on them.
     let _ = fs::remove_dir_all("/modules");
+    let _ = fs::remove_dir_all("/lib");
     enter(root).failed("root", "entering the root", MEDIUM)?;
     let outcome = exec(arguments).failed("root", &format!("starting {SYSTEMD}"), MEDIUM);
     if outcome.is_err() && verity::is_corrupted() {

@@ -9,6 +9,8 @@
 //! | `/init` | the static program of `initramfs/` |
 //! | `/root.conf` | `hash=`, `data_blocks=`, `hash_offset=` of the root image |
 //! | `/modules/NAME.ko` | decompressed modules, named as the kernel names them |
+//! | `/modules/NAME.ko.xz` | modules that only a boot from the network loads |
+//! | `/lib/firmware/PATH.xz` | the firmware of network cards |
 //! | `/modules/order` | a line a module, dependencies first (see [`modules`]) |
 //! | `/modules/aliases` | `PATTERN NAME`, for modules loaded by match |
 //! | `/dev`, `/proc`, … | mount points, and the first console |
@@ -24,9 +26,14 @@ use anyhow::{Context as _, ensure};
 
 use surplus_medium::cpio::Archive;
 
-mod modules;
+use self::list::List;
 
-/// The list that says which modules go in, and why.
+mod firmware;
+mod list;
+mod modules;
+mod xz;
+
+/// The list that says which modules and firmware go in, and why.
 const MODULES: &str = include_str!("../../initramfs/modules.list");
 
 /// Zstandard's level: the initramfs is packed once and read over slow media.
@@ -46,7 +53,8 @@ pub(crate) struct RootConf {
 /// Packs the initramfs into `out` (newc cpio, zstd).
 ///
 /// `modules` is the kernel's module directory with its `modules.dep`, as
-/// `…/usr/lib/modules/6.12.0-amd64`; `init` is the static program. `out` is
+/// `…/usr/lib/modules/6.12.0-amd64`, and the firmware lies beside in
+/// `…/usr/lib/firmware`; `init` is the static program. `out` is
 /// replaced as a whole or not at all.
 pub(crate) fn build(
     modules: &Path,
@@ -62,7 +70,10 @@ pub(crate) fn build(
     let program = fs::read(init).with_context(|| format!("reading {}", init.display()))?;
     archive.file("init", 0o755, &program);
     archive.file("root.conf", 0o644, root.text()?.as_bytes());
-    modules::pack(modules, MODULES, &mut archive)?;
+    let list = List::parse(MODULES)?;
+    modules::pack(modules, &list, &mut archive)?;
+    let beside = modules.join("../../firmware");
+    firmware::pack(&beside, &list.firmware, &mut archive)?;
 
     let packed =
         compress(&archive.finish()).with_context(|| format!("compressing {}", out.display()))?;
@@ -110,6 +121,7 @@ fn compress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -122,11 +134,17 @@ mod tests {
     }
 
     /// A module tree in which `squashfs` is compressed and needs `a`, and the
-    /// rest of the real list is built in.
-    fn module_tree() -> tempfile::TempDir {
+    /// rest of the real list is built in, with all its firmware.
+    fn module_tree() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path();
-        fs::create_dir(path.join("fs")).unwrap();
+        let list = List::parse(MODULES).unwrap();
+        for name in &list.firmware {
+            let file = dir.path().join("firmware").join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "firmware").unwrap();
+        }
+        let path = dir.path().join("modules/6.12");
+        fs::create_dir_all(path.join("fs")).unwrap();
         fs::write(path.join("fs/a.ko"), "module a").unwrap();
         let packed = zstd::encode_all(&b"module squashfs"[..], 1).unwrap();
         fs::write(path.join("fs/squashfs.ko.zst"), packed).unwrap();
@@ -137,25 +155,25 @@ mod tests {
         .unwrap();
         fs::write(path.join("modules.softdep"), "").unwrap();
         fs::write(path.join("modules.alias"), "alias fs-squashfs squashfs\n").unwrap();
-        let names = modules::parse_list(MODULES).unwrap();
-        let builtin: String = names
+        let builtin: String = list
+            .modules
             .iter()
             .filter(|m| m.name != "squashfs")
             .fold(String::new(), |text, m| {
                 text + "kernel/" + &m.name + ".ko\n"
             });
         fs::write(path.join("modules.builtin"), builtin).unwrap();
-        dir
+        (dir, path)
     }
 
     #[test]
     fn equal_input_gives_equal_bytes_with_all_parts_in_it() {
-        let tree = module_tree();
-        let init = tree.path().join("init");
+        let (_dir, tree) = module_tree();
+        let init = tree.join("init");
         fs::write(&init, "program").unwrap();
-        let outs = ["one.img", "two.img"].map(|name| tree.path().join(name));
+        let outs = ["one.img", "two.img"].map(|name| tree.join(name));
         for out in &outs {
-            build(tree.path(), &init, &root(), out).unwrap();
+            build(&tree, &init, &root(), out).unwrap();
         }
         let bytes = fs::read(&outs[0]).unwrap();
         assert_eq!(bytes, fs::read(&outs[1]).unwrap());
@@ -172,6 +190,7 @@ mod tests {
             "module a",
             "module squashfs",
             "data_blocks=3\n",
+            "lib/firmware/tigon.xz",
             "TRAILER!!!",
         ] {
             assert!(text.contains(part), "{part}");
@@ -181,17 +200,12 @@ mod tests {
 
     #[test]
     fn a_module_that_the_kernel_lacks_stops_the_build_by_name() {
-        let tree = module_tree();
-        fs::write(tree.path().join("modules.builtin"), "").unwrap();
-        let error = build(
-            tree.path(),
-            Path::new("/dev/null"),
-            &root(),
-            &tree.path().join("out"),
-        );
+        let (_dir, tree) = module_tree();
+        fs::write(tree.join("modules.builtin"), "").unwrap();
+        let error = build(&tree, Path::new("/dev/null"), &root(), &tree.join("out"));
         let text = format!("{:#}", error.unwrap_err());
         assert!(text.contains("dm_mod"), "{text}");
-        assert!(!tree.path().join("out").exists());
+        assert!(!tree.join("out").exists());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Chooses the modules of the initramfs and the order of their loading.
 //!
 //! Reads depmod's text files beside the modules. A line of `/modules/order` is
-//! five words, `-` for nothing: name, `always|match|need`, `here|aside`,
-//! the modules to load before it with commas, and its parameters with commas.
+//! five words, `-` for nothing: name, `always|match|network|need`,
+//! `here|aside`, the modules to load before it with commas, and its parameters with commas.
 //! Dependencies stand before what needs them, so the file read from top to
 //! bottom is an order in which everything loads.
 
@@ -15,90 +15,52 @@ use anyhow::{Context as _, anyhow, bail};
 
 use surplus_medium::cpio::Archive;
 
-/// One line of `initramfs/modules.list`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) name: String,
-    when: &'static str,
-    aside: bool,
-    optional: bool,
-    parameters: Vec<String>,
-}
+use super::list::{List, Wanted, kernel_name};
+use super::xz::{self, Content};
 
 /// Adds the modules of `list` with their dependencies, order and aliases.
-pub(super) fn pack(directory: &Path, list: &str, archive: &mut Archive) -> anyhow::Result<()> {
+pub(super) fn pack(directory: &Path, list: &List, archive: &mut Archive) -> anyhow::Result<()> {
     let tree = Tree::read(directory)?;
-    let wanted = parse_list(list)?;
     let mut order = Vec::new();
-    for module in &wanted {
-        if tree.files.contains_key(&module.name) {
-            tree.visit(&module.name, &mut Vec::new(), &mut order)?;
-        } else if !tree.builtin.contains(&module.name) && !module.optional {
-            bail!(
-                "the kernel in {} has no module {}; if it was renamed, change initramfs/modules.list",
-                directory.display(),
-                module.name
-            );
-        }
+    // What every boot may need first: what then is still missing, the network
+    // alone needs.
+    let (network, local): (Vec<_>, Vec<_>) = list
+        .modules
+        .iter()
+        .partition(|module| module.when == "network");
+    for module in local {
+        tree.add(module, directory, &mut order)?;
+    }
+    let plain = order.len();
+    for module in network {
+        tree.add(module, directory, &mut order)?;
     }
 
+    let packed = compressed(&tree, &order[plain..])?;
     let mut lines = String::new();
-    for name in &order {
-        let content = tree.content(name)?;
-        archive.file(&format!("modules/{name}.ko"), 0o644, &content);
-        let line = wanted.iter().find(|module| module.name == *name);
+    for (index, name) in order.iter().enumerate() {
+        match index.checked_sub(plain) {
+            None => archive.file(&format!("modules/{name}.ko"), 0o644, &tree.content(name)?),
+            Some(index) => {
+                archive.file(&format!("modules/{name}.ko.xz"), 0o644, &packed[index]);
+            }
+        }
+        let line = list.modules.iter().find(|module| module.name == *name);
         lines += &order_line(name, line, &tree.dependencies(name));
     }
     archive.file("modules/order", 0o644, lines.as_bytes());
-
-    let by_match: BTreeSet<_> = wanted
-        .iter()
-        .filter(|module| module.when == "match")
-        .map(|module| &*module.name)
-        .collect();
-    archive.file(
-        "modules/aliases",
-        0o644,
-        tree.aliases_of(&by_match).as_bytes(),
-    );
+    let aliases = tree.aliases_of(&list.modules);
+    archive.file("modules/aliases", 0o644, aliases.as_bytes());
     Ok(())
 }
 
-pub(super) fn parse_list(list: &str) -> anyhow::Result<Vec<Wanted>> {
-    let mut wanted = Vec::new();
-    for (index, line) in list.lines().enumerate() {
-        let mut words = line
-            .split('#')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace();
-        let Some(when) = words.next() else { continue };
-        let at = || format!("initramfs/modules.list, line {}", index + 1);
-        let when = ["always", "match", "need"]
-            .into_iter()
-            .find(|known| *known == when)
-            .with_context(|| format!("{}: {when:?} is none of `always`, `match`, `need`", at()))?;
-        let name = words
-            .next()
-            .with_context(|| format!("{}: the name is missing", at()))?;
-        let mut module = Wanted {
-            name: kernel_name(name),
-            when,
-            aside: false,
-            optional: false,
-            parameters: Vec::new(),
-        };
-        for word in words {
-            match word {
-                "aside" => module.aside = true,
-                "optional" => module.optional = true,
-                word if word.contains('=') => module.parameters.push(word.to_owned()),
-                other => bail!("{}: {other:?} means nothing here", at()),
-            }
-        }
-        wanted.push(module);
-    }
-    Ok(wanted)
+/// The modules' contents, compressed as the kernel takes them.
+fn compressed(tree: &Tree, names: &[String]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let contents: Vec<_> = names
+        .iter()
+        .map(|name| tree.content(name))
+        .collect::<Result<_, _>>()?;
+    xz::compress_all(&contents, Content::Code)
 }
 
 fn order_line(name: &str, wanted: Option<&Wanted>, before: &[String]) -> String {
@@ -168,6 +130,25 @@ impl Tree {
         })
     }
 
+    /// Adds a module of the list, unless it is built in or may be missing.
+    fn add(
+        &self,
+        module: &Wanted,
+        directory: &Path,
+        order: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
+        if self.files.contains_key(&module.name) {
+            self.visit(&module.name, &mut Vec::new(), order)?;
+        } else if !self.builtin.contains(&module.name) && !module.optional {
+            bail!(
+                "the kernel in {} has no module {}; if it was renamed, change initramfs/modules.list",
+                directory.display(),
+                module.name
+            );
+        }
+        Ok(())
+    }
+
     /// Adds `name` behind all that must be loaded before it.
     fn visit(
         &self,
@@ -231,17 +212,24 @@ impl Tree {
         decompress(path, bytes).with_context(|| format!("decompressing {}", path.display()))
     }
 
-    fn aliases_of(&self, modules: &BTreeSet<&str>) -> String {
-        let wanted: BTreeSet<_> = self
-            .aliases
-            .iter()
-            .filter(|(_, module)| modules.contains(&**module))
-            // Only what sysfs calls a device by; `block-major-8-*` and
-            // `crypto-sha256` are requests, which nobody answers here.
-            .filter(|(pattern, _)| pattern.contains(':') && !pattern.starts_with("devname:"))
-            .map(|(pattern, module)| format!("{pattern} {module}\n"))
-            .collect();
-        wanted.into_iter().collect()
+    /// `PATTERN NAME` for each module that waits for a device.
+    fn aliases_of(&self, list: &[Wanted]) -> String {
+        let mut lines = BTreeSet::new();
+        for module in list {
+            if !["match", "network"].contains(&module.when) {
+                continue;
+            }
+            let carrier = module.like.as_ref().unwrap_or(&module.name);
+            let patterns = self
+                .aliases
+                .iter()
+                .filter(|(_, name)| name == carrier)
+                // Only what sysfs calls a device by; `block-major-8-*` and
+                // `crypto-sha256` are requests, which nobody answers here.
+                .filter(|(pattern, _)| pattern.contains(':') && !pattern.starts_with("devname:"));
+            lines.extend(patterns.map(|(pattern, _)| format!("{pattern} {}\n", module.name)));
+        }
+        lines.into_iter().collect()
     }
 }
 
@@ -274,11 +262,6 @@ fn parse_softdep(line: &str) -> Option<(String, Vec<String>)> {
 fn name_of(path: impl AsRef<str>) -> String {
     let file = path.as_ref().rsplit('/').next().unwrap_or_default();
     kernel_name(file.split(".ko").next().unwrap_or_default())
-}
-
-/// The kernel's own name has no dashes, whatever the file's has.
-fn kernel_name(name: &str) -> String {
-    name.replace('-', "_")
 }
 
 #[cfg(test)]
@@ -337,18 +320,19 @@ mod tests {
     #[test]
     fn only_device_aliases_of_matched_modules_are_packed() {
         let (_dir, tree) = tree();
+        let list = List::parse("match usb_storage\nnetwork late for=other\nneed other").unwrap();
         assert_eq!(
-            tree.aliases_of(&["usb_storage"].into()),
-            "usb:v*ic08* usb_storage\n"
+            tree.aliases_of(&list.modules),
+            "usb:v* late\nusb:v*ic08* usb_storage\n"
         );
     }
 
     #[test]
     fn an_order_line_says_all_that_init_needs() {
-        let list = parse_list("match usb-storage aside delay_use=0 # why\n\nalways ext4").unwrap();
+        let list = List::parse("match usb-storage aside delay_use=0 # why\n\nalways ext4").unwrap();
         let before = ["scsi_mod".to_owned(), "crc32c_generic".to_owned()];
         assert_eq!(
-            order_line("usb_storage", list.first(), &before),
+            order_line("usb_storage", list.modules.first(), &before),
             "usb_storage match aside scsi_mod,crc32c_generic delay_use=0\n"
         );
         assert_eq!(
@@ -358,16 +342,38 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_in_the_list_is_named_with_its_line() {
-        for (list, word) in [
-            ("always", "name"),
-            ("never x", "never"),
-            ("always x asside", "asside"),
+    fn what_only_the_network_needs_is_compressed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        for name in ["disk", "card", "ptp", "phy"] {
+            let content = format!("module {name} ").repeat(100);
+            fs::write(path.join(format!("{name}.ko")), content).unwrap();
+        }
+        fs::write(
+            path.join("modules.dep"),
+            "disk.ko: ptp.ko\ncard.ko: ptp.ko phy.ko\nptp.ko:\nphy.ko:\n",
+        )
+        .unwrap();
+        for name in ["softdep", "alias", "builtin"] {
+            fs::write(path.join(format!("modules.{name}")), "").unwrap();
+        }
+        let mut archive = Archive::default();
+        let list = List::parse("network card aside\nmatch disk").unwrap();
+        pack(path, &list, &mut archive).unwrap();
+        let bytes = archive.finish();
+        let text = String::from_utf8_lossy(&bytes);
+        for plain in [
+            "module disk module disk",
+            "module ptp module ptp",
+            "card network aside phy,ptp -",
         ] {
-            let error = parse_list(&format!("# first\n{list}"))
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains("line 2") && error.contains(word), "{error}");
+            assert!(text.contains(plain), "{plain}");
+        }
+        for packed in ["module card module card", "module phy module phy"] {
+            assert!(!text.contains(packed), "{packed}");
+        }
+        for name in ["card.ko.xz", "phy.ko.xz", "disk.ko\0", "ptp.ko\0"] {
+            assert!(text.contains(name), "{name}");
         }
     }
 }

@@ -1,0 +1,208 @@
+//! DHCPv4 on one link, as a value: it says what to send when, and what an
+//! answer means. No socket and no clock.
+//!
+//! ```text
+//!             first good offer            ack
+//! Selecting ───────────────────▶ Requesting ──▶ Bound ──half time──▶ Renewing ─▶ Bound
+//!     ▲                                │          │                      │
+//!     └──── nak, or no answer ─────────┘          └──── lease is over ◀──┘
+//! ```
+//!
+//! Asking never ends. In every state an answer may bring addresses of the root;
+//! a host that has an address but none of the root goes on asking for that.
+
+use std::time::{Duration, Instant};
+
+use super::packet::{self, Kind, Lease, Mac, Question};
+use crate::net::url::RootUrl;
+
+/// Waiting time after each question; the last one is repeated.
+const PAUSES: [u64; 5] = [1, 2, 4, 8, 8];
+/// Requests without an answer before everything starts over.
+const REQUESTS: usize = 3;
+/// Between questions for the root's address alone.
+const FOR_ROOT: Duration = Duration::from_secs(5);
+const SHORTEST_RENEWAL: Duration = Duration::from_secs(5);
+
+/// What happened on the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// There is an address now, or it is granted for longer.
+    Leased(Lease),
+    /// The address must not be used any more.
+    Lost,
+    /// The root is at these addresses, too.
+    Urls(Vec<RootUrl>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Selecting,
+    Requesting(Lease),
+    Bound {
+        lease: Lease,
+        renew: Instant,
+        end: Instant,
+    },
+}
+
+/// One link's conversation with the servers on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    mac: Mac,
+    xid: u32,
+    state: State,
+    /// Questions in this state so far.
+    asked: usize,
+    next: Instant,
+    began: Instant,
+    /// Whether the root's address is asked for as well.
+    wants_root: bool,
+}
+
+impl Client {
+    pub(crate) fn new(mac: Mac, xid: u32, wants_root: bool, now: Instant) -> Self {
+        Self {
+            mac,
+            xid,
+            state: State::Selecting,
+            asked: 0,
+            next: now,
+            began: now,
+            wants_root,
+        }
+    }
+
+    /// The root's address is known now.
+    pub(crate) fn knows_root(&mut self) {
+        self.wants_root = false;
+    }
+
+    /// When [`Client::act`] has something to do again.
+    pub(crate) fn due(&self) -> Instant {
+        match &self.state {
+            State::Bound { renew, .. } if self.wants_root => self.next.min(*renew),
+            State::Bound { renew, .. } => *renew,
+            _ => self.next,
+        }
+    }
+
+    /// What to send at this time, and what else this time means.
+    pub(crate) fn act(&mut self, now: Instant) -> (Option<Vec<u8>>, Option<News>) {
+        if now < self.due() {
+            return (None, None);
+        }
+        match self.state.clone() {
+            State::Selecting => (Some(self.ask(Question::Discover, now)), None),
+            State::Requesting(_) if self.asked >= REQUESTS => {
+                self.enter(State::Selecting, now);
+                (Some(self.ask(Question::Discover, now)), None)
+            }
+            State::Requesting(offer) => {
+                let question = Question::Request {
+                    address: offer.address,
+                    server: offer.server,
+                };
+                (Some(self.ask(question, now)), None)
+            }
+            State::Bound { end, .. } if now >= end => {
+                self.enter(State::Selecting, now);
+                (Some(self.ask(Question::Discover, now)), Some(News::Lost))
+            }
+            State::Bound { lease, renew, end } if now >= renew => {
+                let question = Question::Renew {
+                    address: lease.address,
+                };
+                let wait = ((end - now) / 2).max(SHORTEST_RENEWAL);
+                self.state = State::Bound {
+                    lease,
+                    renew: (now + wait).min(end),
+                    end,
+                };
+                (Some(self.packet(question, now)), None)
+            }
+            State::Bound { .. } => {
+                self.next = now + FOR_ROOT;
+                (Some(self.packet(Question::Discover, now)), None)
+            }
+        }
+    }
+
+    /// What an arrived packet means.
+    pub(crate) fn receive(&mut self, bytes: &[u8], now: Instant) -> Vec<News> {
+        let Some(answer) = packet::answer(bytes, self.mac, self.xid) else {
+            return Vec::new();
+        };
+        let mut news = Vec::new();
+        if !answer.urls.is_empty() {
+            news.push(News::Urls(answer.urls));
+        }
+        match (&self.state, answer.kind) {
+            (State::Selecting, Kind::Offer(offer)) => self.enter(State::Requesting(offer), now),
+            (State::Requesting(offer), Kind::Ack(lease)) if lease.server == offer.server => {
+                news.push(self.bind(lease, now));
+            }
+            (State::Bound { lease: old, .. }, Kind::Ack(lease)) if lease.address == old.address => {
+                news.push(self.bind(lease, now));
+            }
+            (State::Requesting(_), Kind::Nak) => {
+                self.enter(State::Selecting, now);
+                self.next = now + self.pause();
+            }
+            (State::Bound { .. }, Kind::Nak) => {
+                self.enter(State::Selecting, now);
+                news.push(News::Lost);
+            }
+            _ => {}
+        }
+        news
+    }
+
+    fn bind(&mut self, lease: Lease, now: Instant) -> News {
+        let (renew, end) = (now + lease.time / 2, now + lease.time);
+        self.enter(
+            State::Bound {
+                lease: lease.clone(),
+                renew,
+                end,
+            },
+            now,
+        );
+        // A boot server beside may be a little later than the DHCP server.
+        self.next = now + Duration::from_secs(1);
+        News::Leased(lease)
+    }
+
+    fn enter(&mut self, state: State, now: Instant) {
+        self.state = state;
+        self.asked = 0;
+        self.next = now;
+    }
+
+    fn ask(&mut self, question: Question, now: Instant) -> Vec<u8> {
+        let packet = self.packet(question, now);
+        self.next = now + self.pause();
+        self.asked += 1;
+        packet
+    }
+
+    fn packet(&self, question: Question, now: Instant) -> Vec<u8> {
+        let seconds = now.saturating_duration_since(self.began).as_secs();
+        let seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
+        packet::question(question, self.mac, self.xid, seconds)
+    }
+
+    /// Longer each time, and a little different on each host, so that a rack
+    /// that is switched on does not ask in step.
+    fn pause(&self) -> Duration {
+        let seconds = PAUSES[self.asked.min(PAUSES.len() - 1)];
+        let shift = self
+            .xid
+            .rotate_left(u32::try_from(self.asked % 32).unwrap_or(0))
+            % 256;
+        Duration::from_millis(seconds * (900 + u64::from(shift)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

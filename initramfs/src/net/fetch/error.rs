@@ -1,0 +1,49 @@
+//! Why an attempt to fetch the root from one address ended.
+
+use std::io;
+
+/// An attempt's end; all but [`FetchError::Keep`] may go better elsewhere, or
+/// later.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    #[error("asking the server: {0}")]
+    Ask(String),
+    #[error("the server answered {0}")]
+    Status(String),
+    #[error(
+        "the file there has {found} bytes instead of {expected}: it is truncated, or the root of \
+         another image"
+    )]
+    Size { found: u64, expected: u64 },
+    #[error("the server answered with other bytes than it was asked for")]
+    Range,
+    #[error("the transfer ended at byte {at} of {of}: {why}")]
+    Ended { at: u64, of: u64, why: String },
+    #[error(
+        "its hash tree does not belong to this root hash: it is the root of another image, or was \
+         damaged"
+    )]
+    Tree,
+    #[error("block {0} does not match the root hash: it was damaged or altered on the way")]
+    Block(u64),
+    /// What was fetched cannot be kept in memory.
+    #[error("keeping the root image in memory: {0}")]
+    Keep(io::Error),
+}
+
+impl FetchError {
+    /// What the person at the console can do, where trying again does not help.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self {
+            Self::Ask(_) => "check the boot server and the network to it",
+            Self::Status(_) => "check that root.img lies at this address",
+            Self::Size { .. } | Self::Tree => {
+                "put the root.img there that was built with this kernel and initrd"
+            }
+            Self::Range => "serve the file by a server that knows HTTP ranges",
+            Self::Ended { .. } => "check the network to the boot server",
+            Self::Block(_) => "check the file there with SHA256SUMS",
+            Self::Keep(_) => "give this host more memory, or boot it from the ISO",
+        }
+    }
+}
