@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use surplus_image::efi;
-use surplus_protocol::api::Host;
+use surplus_protocol::api::{Host, HostState};
 use surplus_tests::machine::Builder;
 use surplus_tests::netboot::copy_of_artefacts;
 use surplus_tests::network::dhcp::Dhcp;
@@ -83,27 +83,47 @@ fn site(marketplace: &Marketplace, hosts: u32) -> Result<String> {
     marketplace.site_file(&token)
 }
 
-/// The fast one: a single host in 512 MiB, and its second life.
+/// The fast one: a single host in 512 MiB, without a token. An operator lets it
+/// in by its MAC address; when it boots again, with another key, an open window
+/// does, and it is the same host.
 #[test]
-fn a_host_boots_in_512_mib_and_is_the_same_host_when_it_boots_again() -> Result<()> {
+fn a_host_boots_in_512_mib_is_approved_and_is_the_same_host_when_it_boots_again() -> Result<()> {
     surplus_tests::test("netboot-again", |lab| {
         let network = Network::new(lab)?;
         let _dhcp = Dhcp::start(&network)?;
         let marketplace = Marketplace::start_in(network.switch())?;
-        let _server = BootServer::start(network.switch(), &site(&marketplace, 1)?)?;
+        let operator = marketplace.operator()?;
+        let site = operator.run(&["site-file", "--site", "lab", "--rack", "a", "-o", "-"])?;
+        let _server = BootServer::start(network.switch(), &site)?;
         let mut machine = Way::RomBios
             .machine(lab, network.switch(), "host", network.port()?)?
             .memory_mib(512)
             .without_virtualisation()
             .reboots()
             .start()?;
+        let waiting = operator.wait_until(
+            &["hosts", "--pending"],
+            "host that waits for an approval",
+            ENROLLED,
+            |hosts: Vec<Host>| hosts.into_iter().next(),
+        )?;
+        ensure!(
+            waiting.state == HostState::Pending && waiting.rack == "a" && waiting.memory_bytes > 0,
+            "it waits with too few facts: {waiting:?}"
+        );
+        operator.run(&["hosts", "approve", "--mac-prefix", "52:54:00:77", "--yes"])?;
         let (first, _) = enrolled(&mut machine, ENROLLED)?;
+        ensure!(
+            first == waiting.id.to_string(),
+            "{waiting:?} became {first}"
+        );
 
+        operator.run(&["admit", "--from", "10.77.0.0/24", "--for", "30m"])?;
         machine.mark();
         machine.reset()?;
         let (second, _) = enrolled(&mut machine, ENROLLED)?;
         ensure!(first == second, "{first} came back as {second}");
-        let hosts: Vec<Host> = marketplace.operator()?.ask(&["hosts"])?;
+        let hosts: Vec<Host> = operator.ask(&["hosts"])?;
         ensure!(hosts.len() == 1, "one machine is {hosts:?}");
         Ok(())
     })

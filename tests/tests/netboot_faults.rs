@@ -65,6 +65,15 @@ fn complains(machine: &mut Machine, words: &[&str], within: Duration) -> Result<
     Ok(stage)
 }
 
+/// The URL that all of the root has come from.
+fn fetched_from(machine: &mut Machine, within: Duration) -> Result<String> {
+    machine.wait_until("the root fetched", within, |line| {
+        let stage = StageLine::parse(line).filter(|stage| stage.name == "medium")?;
+        stage.field("seconds")?;
+        stage.field("url").map(str::to_owned)
+    })
+}
+
 /// A machine past its firmware, on a port of its own.
 fn past_firmware(
     network: &Network<'_>,
@@ -98,8 +107,7 @@ fn a_link_that_drops_in_mid_download_is_waited_for() -> Result<()> {
         machine.wait_for_stage("network", ENROLLED)?;
         let before = network.bytes_to(&port)?;
         drop_the_link(&network, &port, &mut machine, before)?;
-        let medium = machine.wait_for_stage("medium", RETRY)?;
-        ensure!(medium.field("source") == Some("network"), "{medium:?}");
+        fetched_from(&mut machine, RETRY)?;
         machine.wait_for_stage("enrolled", ENROLLED)?;
         Ok(())
     })
@@ -162,7 +170,7 @@ fn a_server_that_restarts_in_mid_download_and_a_dead_port_cost_little() -> Resul
         let sent = network.bytes_to(&good)?;
         nothing_for(&mut machine, Duration::from_secs(3))?;
         server.resume()?;
-        machine.wait_for_stage("medium", RETRY)?;
+        fetched_from(&mut machine, RETRY)?;
         let after = network.bytes_to(&good)? - sent;
         let root = fs::metadata(lab.artefact("root.img")?)?.len();
         ensure!(
@@ -305,9 +313,8 @@ fn a_rogue_answer_with_garbage_is_passed_over() -> Result<()> {
         let good = BootServer::start(switch, &site_for_nobody())?;
         // Without surplus.root the answers alone tell where the root is.
         let mut machine = past_firmware(&network, kernel(lab, &good.words()?)?, 512)?;
-        let medium = machine.wait_for_stage("medium", ROOT + RETRY)?;
-        let url = medium.field("url").unwrap_or_default();
-        ensure!(url == good.url("root.img"), "{medium:?}");
+        let url = fetched_from(&mut machine, ROOT + RETRY)?;
+        ensure!(url == good.url("root.img"), "the root came from {url}");
         machine.wait_for_stage("root", ROOT)?;
         Ok(())
     })
