@@ -80,7 +80,8 @@ impl Places {
     }
 
     /// `start.ipxe`, and `autoexec.ipxe`: what iPXE does first. It asks each
-    /// server in turn, for ever.
+    /// server in turn, for ever. Under UEFI iPXE may have the firmware's
+    /// address and no open interface: hence `ifopen`.
     pub fn script(&self) -> String {
         let mut extra = self.site_arguments();
         let mut tries = String::new();
@@ -102,6 +103,7 @@ impl Places {
              set extra {extra}\n\
              {others}\
              :again\n\
+             ifopen ||\n\
              isset ${{ip}} || ifconf --configurator dhcp || goto wait\n\
              {tries}\
              :wait\n\
