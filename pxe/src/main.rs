@@ -156,8 +156,8 @@ fn say_what_is_served(netboot: &Netboot, dhcp: bool) {
     );
     if netboot.efi_is_signed {
         tracing::info!(
-            "surplus.efi is signed and served as it is: UEFI HTTP boot needs surplus.site= and \
-             surplus.ca= in it (surplus-image customize)"
+            "surplus.efi is signed and served as it is: UEFI HTTP boot, and PXE under Secure Boot, \
+             need surplus.site= and surplus.ca= in it (surplus-image customize)"
         );
     }
 }

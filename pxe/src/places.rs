@@ -186,4 +186,27 @@ mod tests {
         assert!(template.contains("isset ${others} && exit 1 ||"));
         assert!(template.contains("isset ${base} || set base ${cwduri}"));
     }
+
+    #[test]
+    fn under_secure_boot_the_template_boots_the_signed_image_and_says_a_refusal() {
+        let template = include_str!("../boot.ipxe");
+        let lines: Vec<_> = template.lines().collect();
+        let at = |wanted: &str| {
+            let found = lines.iter().position(|line| line.starts_with(wanted));
+            found.unwrap_or_else(|| panic!("no {wanted:?} in boot.ipxe"))
+        };
+        let question = at("iseq ${efi/SecureBoot:int8} 1 && goto signed ||");
+        assert!(at(":again") < question && question < at("kernel "));
+        // Only there: without Secure Boot its own arguments would be lost.
+        let named = |line: &&&str| !line.starts_with('#') && line.contains("surplus.efi");
+        let from_signed = lines[at(":signed")..].iter().filter(named).count();
+        assert_eq!(lines.iter().filter(named).count(), from_signed);
+        let signed = &lines[at(":signed")..at(":refused")];
+        assert!(signed[2].ends_with("--name surplus.efi ${base}surplus.efi || goto wait"));
+        assert_eq!(signed[3], "imgexec --autofree surplus.efi || goto refused");
+        let refused = lines[at(":refused")..].join("\n");
+        let (refused, _) = refused.split_once("\n:wait").unwrap();
+        assert!(refused.contains("error=\"Secure Boot is on and the firmware refused"));
+        assert!(refused.ends_with("sleep 4\ngoto again\n"), "{refused}");
+    }
 }
