@@ -64,8 +64,8 @@ struct Serve {
     /// repeated.
     #[arg(long, value_name = "MAC")]
     only: Vec<Prefix>,
-    /// Give the site file to hosts of this network too, besides the
-    /// interface's own. May be repeated.
+    /// Give the site file and, by TFTP, first stages to hosts of this network
+    /// too, besides the interface's own. May be repeated.
     #[arg(long, value_name = "NETWORK")]
     site_network: Vec<IpNet>,
     /// Leave DHCP alone altogether: your DHCP server says where to boot from.

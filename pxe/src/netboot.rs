@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ipnet::IpNet;
+use socket2::{Domain, Socket, Type};
 use surplus_artefacts::sums::{self, SumsError};
 use surplus_artefacts::{Artefacts, NAMES, OpenError};
 use surplus_https::server::SetupError;
@@ -50,7 +51,7 @@ pub struct Config {
     /// Other boot servers with the same artefacts.
     pub also: Vec<Base>,
     pub choice: Choice,
-    /// Other networks whose hosts may have the site file.
+    /// Other networks whose hosts may have the site file, and first stages.
     pub site_networks: Vec<IpNet>,
     /// Answer as proxy-DHCP.
     pub dhcp: bool,
@@ -150,7 +151,11 @@ impl Netboot {
             pin: identity.pin(),
             also: config.also.clone(),
         };
-        let tftp = udp(interface.address, config.tftp_port)?;
+        let tftp = udp(
+            &interface,
+            config.tftp_port,
+            !config.site_networks.is_empty(),
+        )?;
         let tftp_address = tftp
             .local_addr()
             .unwrap_or_else(|_| SocketAddr::new(interface.address.into(), config.tftp_port));
@@ -221,7 +226,7 @@ impl Netboot {
             near: self.interface,
             far: self.config.site_networks,
         };
-        let router = site::router(self.config.site, audience, watch.clone());
+        let router = site::router(self.config.site, audience.clone(), watch.clone());
         let closed = closing.clone().cancelled_owned();
         parts.spawn(async move {
             self.server.serve(self.https, router, closed).await;
@@ -232,7 +237,7 @@ impl Netboot {
             seen.first_stage(address, name, at, total);
         });
         parts.spawn(async move {
-            let ended = tftp::serve(self.tftp, self.first_stages, progress).await;
+            let ended = tftp::serve(self.tftp, self.first_stages, audience, progress).await;
             ("TFTP", ended.err().map(|error| error.to_string()))
         });
         if let Some((listener, responder)) = self.dhcp {
@@ -331,9 +336,19 @@ fn tcp(address: Ipv4Addr, port: u16, flag: &'static str) -> Result<TcpListener, 
     bind().map_err(|source| refused(Protocol::Tcp, address, flag, source))
 }
 
-fn udp(address: Ipv4Addr, port: u16) -> Result<UdpSocket, StartError> {
-    let address = SocketAddr::new(address.into(), port);
-    UdpSocket::bind(address).map_err(|source| refused(Protocol::Udp, address, "", source))
+/// The socket of TFTP. It hears the interface alone, unless there are hosts
+/// from `afar`, which may come by any.
+fn udp(interface: &Interface, port: u16, afar: bool) -> Result<UdpSocket, StartError> {
+    let address = SocketAddr::new(interface.address.into(), port);
+    let bind = || {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        if !afar {
+            socket.bind_device(Some(interface.name.as_bytes()))?;
+        }
+        socket.bind(&address.into())?;
+        Ok(UdpSocket::from(socket))
+    };
+    bind().map_err(|source| refused(Protocol::Udp, address, "", source))
 }
 
 fn refused(
@@ -365,4 +380,22 @@ fn port(listener: &TcpListener, asked: u16) -> u16 {
     listener
         .local_addr()
         .map_or(asked, |address| address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[test]
+    fn tftp_hears_one_interface_unless_other_networks_are_served() {
+        let lo = Interface::find("lo", None).unwrap();
+        let device = |afar| {
+            let socket = udp(&lo, 0, afar).unwrap();
+            SockRef::from(&socket).device().unwrap()
+        };
+        assert_eq!(device(false).as_deref(), Some(&b"lo"[..]));
+        assert_eq!(device(true), None);
+    }
 }

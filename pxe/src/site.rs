@@ -33,7 +33,7 @@ pub enum ReadError {
     },
 }
 
-/// Who may have the site file.
+/// Whose hosts are served: with the site file, and by TFTP.
 #[derive(Clone, Debug)]
 pub struct Audience {
     pub near: Interface,
@@ -42,7 +42,7 @@ pub struct Audience {
 }
 
 impl Audience {
-    fn has(&self, address: IpAddr) -> bool {
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.near.is_near(address) || self.far.iter().any(|network| network.contains(&address))
     }

@@ -1,9 +1,11 @@
 //! The first stage by TFTP (RFC 1350, with the options of RFC 2348, 2349 and
 //! 7440), for firmware that can fetch by nothing else.
 //!
-//! What always holds: three names, from memory, for reading; so many transfers
-//! at once and no more; a lost packet is sent again a second later, and a
-//! client that is gone is given up after some of that.
+//! What always holds: three names, from memory, for reading, and for hosts of
+//! the networks that are served; so many transfers at once and no more; a lost
+//! packet is sent again a second later, and a client that is gone is given up
+//! after some of that. A sender's address proves nothing in UDP: so what nobody
+//! acknowledges stays small.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +14,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_tftp::packet::Error as Refusal;
 use async_tftp::server::{Handler, TftpServer, TftpServerBuilder};
@@ -21,12 +23,17 @@ use futures_util::AsyncRead;
 use futures_util::io::{Cursor, Sink, sink};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::site::Audience;
+
 /// Transfers at once. A first stage takes a second or two.
 const TRANSFERS: usize = 256;
 
 /// How long an acknowledgement is waited for, and how often that is done.
 const TIMEOUT: Duration = Duration::from_secs(1);
-const RETRIES: u32 = 8;
+const RETRIES: u32 = 4;
+
+/// Refusals are said so often at most, for a flood of them fills no log.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// No packet is larger than an Ethernet frame carries.
 const BLOCK: u16 = 1468;
@@ -38,14 +45,20 @@ pub type Files = BTreeMap<String, Bytes>;
 /// Told of each transfer: client, name, bytes read so far, size.
 pub type Progress = Arc<dyn Fn(IpAddr, &str, u64, u64) + Send + Sync>;
 
-/// Serves `files` on `socket`, which is bound to the address that hosts know.
+/// Serves `files` to `audience` on `socket`, which is bound to the address that
+/// hosts know.
 ///
 /// # Errors
 ///
 /// Where the socket fails.
-pub async fn serve(socket: UdpSocket, files: Files, progress: Progress) -> io::Result<()> {
+pub async fn serve(
+    socket: UdpSocket,
+    files: Files,
+    audience: Audience,
+    progress: Progress,
+) -> io::Result<()> {
     let failed = |error: async_tftp::Error| io::Error::other(error);
-    build(socket, files, progress)
+    build(socket, files, audience, progress)
         .await
         .map_err(failed)?
         .serve()
@@ -56,10 +69,13 @@ pub async fn serve(socket: UdpSocket, files: Files, progress: Progress) -> io::R
 async fn build(
     socket: UdpSocket,
     files: Files,
+    audience: Audience,
     progress: Progress,
 ) -> async_tftp::Result<TftpServer<FirstStages>> {
     let handler = FirstStages {
         files,
+        audience,
+        refused: None,
         progress,
         permits: Arc::new(Semaphore::new(TRANSFERS)),
     };
@@ -76,8 +92,25 @@ async fn build(
 
 struct FirstStages {
     files: Files,
+    audience: Audience,
+    /// When a refusal was said last.
+    refused: Option<Instant>,
     progress: Progress,
     permits: Arc<Semaphore>,
+}
+
+impl FirstStages {
+    fn refuse(&mut self, address: IpAddr) -> Refusal {
+        if self.refused.is_none_or(|said| said.elapsed() > SAID_EVERY) {
+            self.refused = Some(Instant::now());
+            tracing::warn!(
+                %address,
+                "refused a first stage: the address is on no network that is served; \
+                 --site-network adds one"
+            );
+        }
+        Refusal::PermissionDenied
+    }
 }
 
 impl Handler for FirstStages {
@@ -89,6 +122,9 @@ impl Handler for FirstStages {
         client: &SocketAddr,
         path: &Path,
     ) -> Result<(Reading, Option<u64>), Refusal> {
+        if !self.audience.has(client.ip()) {
+            return Err(self.refuse(client.ip()));
+        }
         // Some firmware puts a slash before the name.
         let name = path.to_str().unwrap_or_default().trim_start_matches('/');
         let content = self.files.get(name).ok_or(Refusal::FileNotFound)?;

@@ -3,6 +3,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use super::*;
+use crate::interface::Interface;
 
 const DATA: u16 = 3;
 const ACK: u16 = 4;
@@ -79,6 +80,19 @@ struct Served {
 }
 
 fn served() -> Served {
+    served_to("127.0.0.0/8", &[])
+}
+
+/// Serves hosts of the network `near`, and of those in `far`.
+fn served_to(near: &str, far: &[&str]) -> Served {
+    let audience = Audience {
+        near: Interface {
+            name: "lo".into(),
+            address: "127.0.0.1".parse().unwrap(),
+            network: near.parse().unwrap(),
+        },
+        far: far.iter().map(|network| network.parse().unwrap()).collect(),
+    };
     let content: Vec<u8> = (0..=250).cycle().take(100_000).collect();
     let files = Files::from([("undionly.kpxe".to_owned(), Bytes::from(content.clone()))]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -92,7 +106,7 @@ fn served() -> Served {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
-        runtime.block_on(serve(socket, files, progress))
+        runtime.block_on(serve(socket, files, audience, progress))
     });
     Served {
         address,
@@ -195,4 +209,43 @@ fn broken_packets_get_no_answer() {
     assert_eq!(client.receive().0, DATA);
     let nothing = socket.recv_from(&mut [0; 64]).unwrap_err();
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn hosts_of_other_networks_get_nothing_unless_those_are_named() {
+    let request = ["undionly.kpxe", "octet"];
+    let mut stranger = Client::ask(served_to("10.77.0.0/24", &[]).address, 1, &request);
+    let (code, rest) = stranger.receive();
+    assert_eq!((code, &rest[..2]), (ERROR, &[0, 2][..]));
+    // No more comes back than was sent: an error has a number and a short text.
+    assert!(rest.len() < 2 * 22, "{} bytes", rest.len());
+    let named = served_to("10.77.0.0/24", &["127.0.0.0/8"]);
+    assert_eq!(Client::ask(named.address, 1, &request).receive().0, DATA);
+}
+
+#[test]
+fn a_client_that_never_acknowledges_is_sent_five_packets() {
+    let served = served();
+    let client = Client::ask(served.address, 1, &["undionly.kpxe", "octet"]);
+    let again = Duration::from_millis(200);
+    client.socket.set_read_timeout(Some(again)).unwrap();
+    // A second request is heard once the first one was given up, and is answered
+    // from another port.
+    let mut first = None;
+    let mut packets = 0;
+    loop {
+        let mut packet = [0; 2048];
+        match client.socket.recv_from(&mut packet) {
+            // That the transfer was given up.
+            Ok(_) if packet[..2] == ERROR.to_be_bytes() => {}
+            Ok((_, peer)) if *first.get_or_insert(peer) == peer => packets += 1,
+            Ok(_) => break,
+            Err(_) => {
+                let request = b"\0\x01undionly.kpxe\0octet\0";
+                client.socket.send_to(request, served.address).unwrap();
+            }
+        }
+    }
+    assert_eq!(packets, 1 + RETRIES);
+    assert_eq!(packets, 5);
 }
