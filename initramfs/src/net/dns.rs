@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
@@ -25,6 +25,11 @@ const MOST: usize = 8;
 
 /// Where the name servers of the moment come from.
 pub(crate) type Servers = Arc<dyn Fn() -> Vec<Ipv4Addr> + Send + Sync>;
+
+/// DHCPv4 named none; nothing else is asked for them.
+#[derive(Debug, thiserror::Error)]
+#[error("no name server is known to ask for {0}")]
+pub(crate) struct NoNameServer(String);
 
 /// Looks names up for the HTTP client.
 pub(crate) struct Names(pub(crate) Servers);
@@ -65,16 +70,14 @@ impl Resolver for Names {
 /// Asks one server after the other, twice, for both kinds of address.
 fn look_up(name: &str, servers: &[SocketAddr]) -> io::Result<Vec<IpAddr>> {
     if servers.is_empty() {
-        return Err(io::Error::other(format!(
-            "no name server is known to ask for {name}"
-        )));
+        return Err(io::Error::other(NoNameServer(name.to_owned())));
     }
     let name = Name::from_ascii(name).map_err(io::Error::other)?;
     let mut last = None;
     for server in servers.iter().cycle().take(servers.len() * ROUNDS) {
         let mut found = Vec::new();
         for kind in [RecordType::A, RecordType::AAAA] {
-            match ask(*server, &name, kind) {
+            match ask(*server, &name, kind, ANSWER_WITHIN) {
                 Ok(addresses) => found.extend(addresses),
                 Err(error) => last = Some(error),
             }
@@ -89,7 +92,13 @@ fn look_up(name: &str, servers: &[SocketAddr]) -> io::Result<Vec<IpAddr>> {
     })
 }
 
-fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> io::Result<Vec<IpAddr>> {
+/// One question; whatever else arrives, it is over `within` this time.
+fn ask(
+    server: SocketAddr,
+    name: &Name,
+    kind: RecordType,
+    within: Duration,
+) -> io::Result<Vec<IpAddr>> {
     let here: SocketAddr = if server.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()
     } else {
@@ -98,22 +107,23 @@ fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> io::Result<Vec<IpAd
     let socket = UdpSocket::bind(here)?;
     // Connected: only this server's answers arrive.
     socket.connect(server)?;
-    socket.set_read_timeout(Some(ANSWER_WITHIN))?;
     // The port is random already, and the content is verified later.
     let id = socket.local_addr()?.port();
     let mut question = Message::new(id, MessageType::Query, OpCode::Query);
     question.metadata.recursion_desired = true;
     question.add_query(Query::query(name.clone(), kind));
     socket.send(&question.to_vec().map_err(io::Error::other)?)?;
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {server}"));
+    let end = Instant::now() + within;
     let mut buffer = [0; 1500];
     loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(silent());
+        }
+        socket.set_read_timeout(Some(left))?;
         let length = match socket.recv(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("no answer from {server}"),
-                ));
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(silent()),
             length => length?,
         };
         if let Some(addresses) = read(&buffer[..length], id) {
@@ -177,6 +187,30 @@ mod tests {
     fn without_a_server_the_error_says_so() {
         let error = look_up("boot.example.net", &[]).unwrap_err();
         assert!(error.to_string().contains("no name server"), "{error}");
+    }
+
+    #[test]
+    fn a_server_that_sends_only_nonsense_is_left_in_time() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut buffer = [0; 1500];
+            let (length, from) = socket.recv_from(&mut buffer).unwrap();
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(3) {
+                // Once nobody listens any more, this fails.
+                if socket.send_to(b"nonsense", from).is_err() {
+                    return;
+                }
+            }
+            let mut answer = Message::from_vec(&buffer[..length]).unwrap();
+            answer.metadata.message_type = MessageType::Response;
+            let _ = socket.send_to(&answer.to_vec().unwrap(), from);
+        });
+        let name = Name::from_ascii("boot.example.net").unwrap();
+        let within = Duration::from_millis(100);
+        let error = ask(address, &name, RecordType::A, within).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     proptest! {

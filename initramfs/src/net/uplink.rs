@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use surplus_stage::Stage;
 
-use crate::failure::Failure;
 use crate::net::address;
 use crate::net::choice::{Choice, Step};
 use crate::net::dhcp::client::{Client, News};
@@ -23,6 +22,8 @@ use crate::net::dhcp::socket::Socket;
 use crate::net::ipv6;
 use crate::net::link::{self, Link};
 use crate::net::url::{Host, MOST, RootUrl};
+
+mod words;
 
 /// How often cards, cables and routers' addresses are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -382,12 +383,8 @@ impl Ports {
             return;
         }
         self.word_at = now + NEXT_WORD;
-        let found = self.shared.lock();
-        let addressed = found.lease.is_some() || !found.ipv6.is_empty();
-        if !addressed {
-            no_address(&self.links).announce();
-        } else if found.urls.is_empty() {
-            no_root().announce();
+        if let Some(missing) = words::missing(&self.shared.lock(), &self.links) {
+            missing.announce();
         }
     }
 }
@@ -411,46 +408,6 @@ fn configure(link: &Link, lease: &Lease) {
     .announce();
 }
 
-fn no_address(links: &[Link]) -> Failure {
-    let names = |linked: bool| {
-        let names: Vec<_> = links
-            .iter()
-            .filter(|link| link.linked == linked)
-            .map(|link| format!("{} ({})", link.name, link::mac_text(link.mac)))
-            .collect();
-        names.join(", ")
-    };
-    let (asked, dead) = (names(true), names(false));
-    let (error, next) = match (asked.is_empty(), dead.is_empty()) {
-        (true, true) => (
-            "no network card yet".to_owned(),
-            "check that the card is one that the image has a driver for; the host goes on looking",
-        ),
-        (true, false) => (
-            format!("no cable, or nothing at its other end: {dead}"),
-            "connect the host's network cable; the host goes on looking",
-        ),
-        (false, true) => (
-            format!("no address yet; asked on {asked}"),
-            "check the DHCP server of this network; the host goes on asking",
-        ),
-        (false, false) => (
-            format!("no address yet; asked on {asked}; no cable: {dead}"),
-            "check the DHCP server of this network; the host goes on asking",
-        ),
-    };
-    Failure::new("network", error, next)
-}
-
-fn no_root() -> Failure {
-    Failure::new(
-        "network",
-        "neither the kernel command line nor a DHCP server says where the root is",
-        "run `surplus-netboot serve` on this network, or put surplus.root=http://SERVER/root.img \
-         on the kernel command line; the host goes on asking",
-    )
-}
-
 /// Differs from one conversation to the next.
 fn elapsed_bits() -> u32 {
     let micros = surplus_stage::elapsed() * 1000.0;
@@ -465,47 +422,4 @@ fn elapsed_bits() -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link(name: &str, linked: bool) -> Link {
-        Link {
-            name: name.into(),
-            index: 2,
-            mac: [2, 0, 0, 0, 0, 1],
-            up: true,
-            linked,
-        }
-    }
-
-    #[test]
-    fn the_word_about_waiting_names_ports_and_what_to_do() {
-        let none = no_address(&[]);
-        assert!(none.error.contains("no network card"));
-        let dead = no_address(&[link("eth0", false)]);
-        assert!(dead.error.contains("eth0") && dead.next.contains("cable"));
-        let asked = no_address(&[link("eth0", false), link("eth1", true)]);
-        assert!(
-            asked
-                .error
-                .contains("asked on eth1 (02:00:00:00:00:01); no cable: eth0")
-        );
-        for failure in [none, dead, asked, no_root()] {
-            assert!(failure.next.contains("the host goes on"), "{failure:?}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_tried_only_with_the_internet_protocol_it_needs() {
-        let host = |text: &str| RootUrl::parse(text).unwrap().host().clone();
-        let mut found = Found::default();
-        let (four, six, name) = (
-            host("http://192.0.2.1/r"),
-            host("http://[fd77::1]/r"),
-            host("http://boot/r"),
-        );
-        assert!(!found.reaches(&name));
-        found.ipv6 = vec![("eth0".into(), "fd77::9".parse().unwrap())];
-        assert!(found.reaches(&name) && found.reaches(&six) && !found.reaches(&four));
-    }
-}
+mod tests;

@@ -8,6 +8,8 @@ use std::io;
 pub(crate) enum FetchError {
     #[error("asking the server: {0}")]
     Ask(String),
+    #[error("asking the server: {0}")]
+    NoNameServer(String),
     #[error("the server answered {0}")]
     Status(String),
     #[error(
@@ -36,6 +38,10 @@ impl FetchError {
     pub(crate) fn advice(&self) -> &'static str {
         match self {
             Self::Ask(_) => "check the boot server and the network to it",
+            Self::NoNameServer(_) => {
+                "write the boot server's address in numbers, or let DHCPv4 name a name server: \
+                 neither DHCPv6 nor router advertisements are asked for one"
+            }
             Self::Status(_) => "check that root.img lies at this address",
             Self::Size { .. } | Self::Tree => {
                 "put the root.img there that was built with this kernel and initrd"

@@ -11,7 +11,7 @@ use ureq::http::{HeaderMap, StatusCode};
 use ureq::unversioned::transport::DefaultConnector;
 
 use super::error::FetchError;
-use crate::net::dns::{Names, Servers};
+use crate::net::dns::{Names, NoNameServer, Servers};
 use crate::net::url::RootUrl;
 
 /// A dead server costs so much, and no more.
@@ -74,7 +74,7 @@ impl Http {
             .header(RANGE, format!("bytes={}-{last}", range.start))
             .header(USER_AGENT, user_agent)
             .call()
-            .map_err(|error| FetchError::Ask(error.to_string()))?;
+            .map_err(|error| asked(&error))?;
         let status = answer.status();
         let (start, found) = match status {
             StatusCode::PARTIAL_CONTENT => {
@@ -106,6 +106,19 @@ impl Http {
             start,
             reader: Box::new(answer.into_body().into_reader()),
         })
+    }
+}
+
+fn asked(error: &ureq::Error) -> FetchError {
+    match error {
+        ureq::Error::Io(inner)
+            if inner
+                .get_ref()
+                .is_some_and(|inner| inner.is::<NoNameServer>()) =>
+        {
+            FetchError::NoNameServer(error.to_string())
+        }
+        error => FetchError::Ask(error.to_string()),
     }
 }
 
@@ -159,6 +172,15 @@ mod tests {
             assert_eq!(read(text), None, "{text}");
         }
         assert_eq!(unsatisfied(&headers(b"bytes */10")), Some(10));
+    }
+
+    #[test]
+    fn a_name_without_a_name_server_says_where_servers_would_come_from() {
+        let http = Http::new(std::sync::Arc::new(Vec::new));
+        let url = RootUrl::parse("http://boot/root.img").unwrap();
+        let error = http.get(&url, 0..4096, 4096, "test").unwrap_err();
+        assert!(error.to_string().contains("no name server"), "{error}");
+        assert!(error.advice().contains("neither DHCPv6"), "{error:?}");
     }
 
     proptest! {
