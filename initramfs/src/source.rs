@@ -83,7 +83,7 @@ pub(crate) fn find(
                 .announce();
             return Ok(source);
         }
-        if let Some(report) = network.look()? {
+        if let Some(report) = network.look() {
             return attach(modules, Some(report));
         }
         if !network_alone {
@@ -163,14 +163,14 @@ impl Network {
     }
 
     /// Keeps the process going; gives what it reports when the root is there.
-    fn look(&mut self) -> Result<Option<Report>, Failure> {
+    fn look(&mut self) -> Option<Report> {
         let now = Instant::now();
         if let Some(process) = &mut self.process {
             match process.ended() {
-                None => return Ok(None),
+                None => return None,
                 Some(Ended::Fetched(report)) => {
                     self.process = None;
-                    return Ok(Some(report));
+                    return Some(report);
                 }
                 Some(Ended::Hopeless) if self.alone => failure::power_off(),
                 Some(Ended::Hopeless) => self.start_at = None,
@@ -187,10 +187,26 @@ impl Network {
             self.process = None;
         }
         if self.start_at.is_some_and(|at| now >= at) {
-            let started = Process::start().failed("network", "starting a process", KERNEL)?;
-            self.process = Some(started);
+            self.started(Process::start(), now);
         }
-        Ok(None)
+        None
+    }
+
+    /// A process that could not be started is started later: a medium may still
+    /// come, and memory may be free by then.
+    fn started(&mut self, started: io::Result<Process>, now: Instant) {
+        match started {
+            Ok(process) => self.process = Some(process),
+            Err(error) => {
+                Failure::new(
+                    "network",
+                    format!("starting the process that fetches the root: {error}"),
+                    "check that this host has memory enough; the host goes on trying",
+                )
+                .announce();
+                self.start_at = Some(now + RESTART);
+            }
+        }
     }
 
     /// The medium was found: the network is not needed.
@@ -296,6 +312,17 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_could_not_be_started_is_started_again_later() {
+        for alone in [false, true] {
+            let mut network = Network::new(alone);
+            let now = Instant::now();
+            network.started(Err(io::ErrorKind::OutOfMemory.into()), now);
+            assert!(network.process.is_none());
+            assert_eq!(network.start_at, Some(now + RESTART));
+        }
+    }
 
     #[test]
     fn device_numbers_are_read_as_sysfs_writes_them() {
