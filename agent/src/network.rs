@@ -34,6 +34,10 @@ const ADDRESS_PATIENCE: Duration = Duration::from_secs(10);
 /// about its first answer.
 const ASK_ANEW: Duration = Duration::from_secs(10);
 
+/// … and at most one with an IPv6 address and none of IPv4: asking anew costs it
+/// that address for a moment, and an IPv6-only network needs no more.
+const LONGEST_ASK_ANEW: Duration = Duration::from_secs(40);
+
 /// Between looks for such cards.
 const ASK_LOOK: Duration = Duration::from_secs(1);
 
@@ -133,25 +137,42 @@ pub trait Links {
     /// Ends when another look is due.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
 
+    /// Whether addresses come by DHCP, as far as the site file is known.
+    fn by_dhcp(&self) -> bool;
+
     /// Has an interface ask for its addresses anew, from the beginning.
     fn ask_anew(&self, interface: &str) -> impl Future<Output = ()> + Send;
 }
 
-/// Has linked cards that stay without an address ask anew, for ever. A card
-/// that has one is left alone, and so is what a bond or a VLAN stands on.
+/// Has linked cards that stay without an address ask anew, for ever; with DHCP
+/// also those that stay without an IPv4 address, ever more seldom. Other cards
+/// are left alone, and so is what a bond or a VLAN stands on.
 pub async fn keep_asking(links: &impl Links) {
-    let mut waiting = BTreeMap::<String, Instant>::new();
+    // Since when, and for how long until it asks anew.
+    let mut waiting = BTreeMap::<String, (Instant, Duration)>::new();
     loop {
         let now = Instant::now();
-        let bare = |uplink: &Uplink| uplink.link && !uplink.carries && uplink.addresses.is_empty();
-        let bare: Vec<_> = links.look().into_iter().filter(bare).collect();
-        waiting.retain(|name, _| bare.iter().any(|uplink| uplink.name == *name));
-        for Uplink { name, .. } in bare {
-            let since = waiting.entry(name.clone()).or_insert(now);
-            if now.duration_since(*since) >= ASK_ANEW {
-                *since = now;
-                links.ask_anew(&name).await;
+        let mut lacking = links.look();
+        lacking.retain(|uplink| {
+            uplink.link && !uplink.carries && !uplink.addresses.iter().any(IpAddr::is_ipv4)
+        });
+        waiting.retain(|name, _| lacking.iter().any(|uplink| uplink.name == *name));
+        for uplink in lacking {
+            let bare = uplink.addresses.is_empty();
+            let (since, patience) = waiting
+                .entry(uplink.name.clone())
+                .or_insert((now, ASK_ANEW));
+            if bare {
+                *patience = ASK_ANEW;
             }
+            if now.duration_since(*since) < *patience || !(bare || links.by_dhcp()) {
+                continue;
+            }
+            *since = now;
+            if !bare {
+                *patience = LONGEST_ASK_ANEW.min(*patience * 2);
+            }
+            links.ask_anew(&uplink.name).await;
         }
         tokio::time::sleep(ASK_LOOK).await;
     }

@@ -10,7 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::{Links, Uplink};
+use super::{Links, Uplink, units};
 use crate::hub::in_one_line;
 use crate::inventory::{has_link, is_up};
 use crate::sysroot::SysRoot;
@@ -93,6 +93,10 @@ impl Links for KernelLinks {
                 name,
             })
             .collect()
+    }
+
+    fn by_dhcp(&self) -> bool {
+        units::by_dhcp(&self.root)
     }
 
     async fn ask_anew(&self, interface: &str) {

@@ -73,6 +73,10 @@ impl Links for Scenes {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
 
+    fn by_dhcp(&self) -> bool {
+        true
+    }
+
     async fn ask_anew(&self, _: &str) {}
 }
 
@@ -150,19 +154,40 @@ fn a_network_with_ipv6_alone_is_up() {
 }
 
 /// Cards that stay as they are; counts who asks anew, and when.
-struct Still(Vec<Uplink>, std::sync::Mutex<Vec<(String, u64)>>, Instant);
+struct Still {
+    cards: Vec<Uplink>,
+    by_dhcp: bool,
+    started: Instant,
+    asked: std::sync::Mutex<Vec<(String, u64)>>,
+}
 
 impl Links for Still {
     fn look(&self) -> Vec<Uplink> {
-        self.0.clone()
+        self.cards.clone()
     }
 
     async fn changed(&mut self) {}
 
-    async fn ask_anew(&self, interface: &str) {
-        let asked = (interface.to_owned(), self.2.elapsed().as_secs());
-        self.1.lock().unwrap().push(asked);
+    fn by_dhcp(&self) -> bool {
+        self.by_dhcp
     }
+
+    async fn ask_anew(&self, interface: &str) {
+        let asked = (interface.to_owned(), self.started.elapsed().as_secs());
+        self.asked.lock().unwrap().push(asked);
+    }
+}
+
+/// Who of `cards` asks anew within so many seconds, and when.
+async fn asked_within(seconds: u64, cards: Vec<Uplink>, by_dhcp: bool) -> Vec<(String, u64)> {
+    let still = Still {
+        cards,
+        by_dhcp,
+        started: Instant::now(),
+        asked: Default::default(),
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(seconds), keep_asking(&still)).await;
+    still.asked.into_inner().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,9 +202,17 @@ async fn a_linked_card_without_an_address_asks_anew_and_the_others_are_left_alon
         card("eno3", true, &["192.0.2.7"]),
         member,
     ];
-    let still = Still(cards, Default::default(), Instant::now());
-    let _ = tokio::time::timeout(Duration::from_secs(35), keep_asking(&still)).await;
-    let asked = still.1.into_inner().unwrap();
     let expect = [10, 20, 30].map(|at| ("eno1".to_owned(), at));
-    assert_eq!(asked, expect);
+    assert_eq!(asked_within(35, cards, true).await, expect);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_card_with_ipv6_alone_asks_dhcp_anew_ever_more_seldom() {
+    let cards = vec![
+        card("eno1", true, &["fd77::5"]),
+        card("eno2", true, &["fd77::6", "192.0.2.7"]),
+    ];
+    let expect = [10, 30, 70, 110].map(|at| ("eno1".to_owned(), at));
+    assert_eq!(asked_within(115, cards.clone(), true).await, expect);
+    assert_eq!(asked_within(115, cards, false).await, []);
 }

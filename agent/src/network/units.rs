@@ -249,6 +249,24 @@ pub fn write(root: &SysRoot, files: &[UnitFile]) -> io::Result<bool> {
     Ok(changed)
 }
 
+/// Whether the files that were written leave addresses to DHCP, as the image's
+/// own file does where there are none.
+pub fn by_dhcp(root: &SysRoot) -> bool {
+    let fixed = |name: String| {
+        let content = fs::read_to_string(root.path(DIRECTORY).join(name)).unwrap_or_default();
+        content.lines().any(|line| line.starts_with("Address="))
+    };
+    let mut names = root.names(DIRECTORY);
+    names.retain(|name| is_ours(name));
+    !names.into_iter().any(fixed)
+}
+
+/// Whether a file of this name is one of a [`plan`].
+fn is_ours(name: &str) -> bool {
+    name.trim_start_matches(|c: char| c.is_ascii_digit())
+        .starts_with("-surplus-")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -379,5 +397,16 @@ mod tests {
         let files = planned("[network]\nmtu = 9000\n", &[]);
         assert!(write(&tree.root(), &files).unwrap());
         assert!(!write(&tree.root(), &files).unwrap());
+    }
+
+    #[test]
+    fn whether_addresses_come_by_dhcp_is_read_from_what_was_written() {
+        let tree = Tree::new();
+        assert!(by_dhcp(&tree.root()));
+        write(&tree.root(), &planned("[network]\nmtu = 9000\n", &[])).unwrap();
+        assert!(by_dhcp(&tree.root()));
+        let fixed = planned("[network]\naddress = \"2001:db8::9/64\"\n", &[]);
+        write(&tree.root(), &fixed).unwrap();
+        assert!(!by_dhcp(&tree.root()));
     }
 }
