@@ -21,7 +21,8 @@ use crate::net::dhcp::packet::{Lease, Mac};
 use crate::net::dhcp::socket::Socket;
 use crate::net::ipv6;
 use crate::net::link::{self, Link};
-use crate::net::url::{Host, MOST, RootUrl};
+use crate::net::roots::Roots;
+use crate::net::url::{Host, RootUrl};
 
 mod words;
 
@@ -37,7 +38,7 @@ struct Found {
     /// Port, hardware address and lease in use.
     lease: Option<(String, Mac, Lease)>,
     ipv6: Vec<(String, Ipv6Addr)>,
-    urls: Vec<RootUrl>,
+    roots: Roots,
     /// Asked of the thread.
     next: bool,
     stop: bool,
@@ -68,7 +69,7 @@ impl Uplink {
     pub(crate) fn start(named: Vec<RootUrl>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let wants_root = named.is_empty();
-        shared.lock().urls = named;
+        shared.lock().roots = Roots::new(named);
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().spawn(move || Ports::new(theirs, wants_root).run())?;
         Ok(Self { shared, thread })
@@ -79,7 +80,8 @@ impl Uplink {
         let mut found = self.shared.lock();
         loop {
             let urls: Vec<_> = found
-                .urls
+                .roots
+                .urls()
                 .iter()
                 .filter(|url| found.reaches(url.host()))
                 .cloned()
@@ -92,7 +94,8 @@ impl Uplink {
         }
     }
 
-    /// Nothing was reached: if there is another lease, it is used from now on.
+    /// No address of the root served: another lease is used from now on, if
+    /// there is one, and DHCP is asked anew for what it named.
     pub(crate) fn next_lease(&self) {
         self.shared.lock().next = true;
     }
@@ -194,8 +197,7 @@ impl Ports {
                 std::mem::take(&mut found.next)
             };
             if next {
-                let steps = self.choice.next();
-                self.follow(steps);
+                self.other_way();
             }
             self.look();
             self.act();
@@ -204,6 +206,23 @@ impl Ports {
             self.wait();
             self.receive();
         }
+    }
+
+    fn other_way(&mut self) {
+        let now = Instant::now();
+        if self.wants_root {
+            self.shared.lock().roots.failed();
+            for port in self.ports.values_mut() {
+                port.client.asks_for_root(now);
+            }
+        }
+        if let Some((link, _)) = self.choice.used()
+            && let Some(port) = self.ports.get_mut(&link.name)
+        {
+            port.client.led_nowhere(now);
+        }
+        let steps = self.choice.next();
+        self.follow(steps);
     }
 
     /// Finds new cards and cables, and misses what is gone.
@@ -326,12 +345,11 @@ impl Ports {
         }
         let mut found = self.shared.lock();
         for url in urls {
-            if !found.urls.contains(&url) && found.urls.len() < MOST {
+            if found.roots.learn(&url) {
                 Stage::new("network")
                     .with("root", &url)
                     .with("from", "dhcp")
                     .announce();
-                found.urls.push(url);
             }
         }
         self.shared.changed.notify_all();

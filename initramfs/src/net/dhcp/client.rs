@@ -8,9 +8,13 @@
 //!     └──── nak, or no answer ─────────┘          └──── lease is over ◀──┘
 //! ```
 //!
+//! A server that promised and did not keep it, or whose lease led nowhere, is
+//! passed over while another one offers.
+//!
 //! Asking never ends. In every state an answer may bring addresses of the root;
 //! a host that has an address but none of the root goes on asking for that.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::packet::{self, Kind, Lease, Mac, Question};
@@ -23,6 +27,12 @@ const REQUESTS: usize = 3;
 /// Between questions for the root's address alone.
 const FOR_ROOT: Duration = Duration::from_secs(5);
 const SHORTEST_RENEWAL: Duration = Duration::from_secs(5);
+/// How long offers of others count once a lease led nowhere.
+const ELSEWHERE: Duration = Duration::from_secs(3);
+/// Before asking again after a lease that could not be used.
+const UNUSABLE: Duration = Duration::from_secs(5);
+/// Servers that are remembered because they failed.
+const MOST_FAILED: usize = 16;
 
 /// What happened on the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +68,12 @@ pub(crate) struct Client {
     began: Instant,
     /// Whether the root's address is asked for as well.
     wants_root: bool,
+    /// Servers that failed, or whose lease led nowhere; the latest comes last.
+    failed: Vec<Ipv4Addr>,
+    /// The best offer of those while another server's is waited for.
+    doubtful: Option<Lease>,
+    /// Until when a lease of another server than the present one is taken.
+    elsewhere: Option<Instant>,
 }
 
 impl Client {
@@ -70,6 +86,9 @@ impl Client {
             next: now,
             began: now,
             wants_root,
+            failed: Vec::new(),
+            doubtful: None,
+            elsewhere: None,
         }
     }
 
@@ -78,10 +97,53 @@ impl Client {
         self.wants_root = false;
     }
 
+    /// The known addresses of the root do not serve: others are asked for.
+    pub(crate) fn asks_for_root(&mut self, now: Instant) {
+        self.wants_root = true;
+        if let State::Bound { .. } = self.state {
+            self.next = now;
+        }
+    }
+
+    /// Nothing was reached with this lease: it is kept, but another server's is
+    /// taken if there is one.
+    pub(crate) fn led_nowhere(&mut self, now: Instant) {
+        if let State::Bound { lease, .. } = &self.state {
+            let server = lease.server;
+            self.failed_with(server);
+            self.elsewhere = Some(now + ELSEWHERE);
+            self.next = now;
+        }
+    }
+
+    /// The lease could not be set: it is given up.
+    pub(crate) fn unusable(&mut self, now: Instant) {
+        if let State::Bound { lease, .. } = &self.state {
+            let server = lease.server;
+            self.failed_with(server);
+            self.enter(State::Selecting, now);
+            self.next = now + UNUSABLE;
+        }
+    }
+
+    fn failed_with(&mut self, server: Ipv4Addr) {
+        self.failed.retain(|failed| *failed != server);
+        if self.failed.len() >= MOST_FAILED {
+            self.failed.remove(0);
+        }
+        self.failed.push(server);
+    }
+
+    /// How doubtful a server is: not at all, or the more the later it failed.
+    fn doubt(&self, server: Ipv4Addr) -> Option<usize> {
+        self.failed.iter().position(|failed| *failed == server)
+    }
+
     /// When [`Client::act`] has something to do again.
     pub(crate) fn due(&self) -> Instant {
+        let asks = self.wants_root || self.elsewhere.is_some_and(|until| self.next < until);
         match &self.state {
-            State::Bound { renew, .. } if self.wants_root => self.next.min(*renew),
+            State::Bound { renew, .. } if asks => self.next.min(*renew),
             State::Bound { renew, .. } => *renew,
             _ => self.next,
         }
@@ -92,9 +154,15 @@ impl Client {
         if now < self.due() {
             return (None, None);
         }
+        if self.state == State::Selecting
+            && let Some(offer) = self.doubtful.take()
+        {
+            self.enter(State::Requesting(offer), now);
+        }
         match self.state.clone() {
             State::Selecting => (Some(self.ask(Question::Discover, now)), None),
-            State::Requesting(_) if self.asked >= REQUESTS => {
+            State::Requesting(offer) if self.asked >= REQUESTS => {
+                self.failed_with(offer.server);
                 self.enter(State::Selecting, now);
                 (Some(self.ask(Question::Discover, now)), None)
             }
@@ -138,24 +206,43 @@ impl Client {
             news.push(News::Urls(answer.urls));
         }
         match (&self.state, answer.kind) {
-            (State::Selecting, Kind::Offer(offer)) => self.enter(State::Requesting(offer), now),
+            (State::Selecting, Kind::Offer(offer)) => self.consider(offer, now),
+            (State::Bound { lease, .. }, Kind::Offer(offer))
+                if self.elsewhere.is_some_and(|until| now < until)
+                    && self.doubt(offer.server) < self.doubt(lease.server) =>
+            {
+                self.enter(State::Requesting(offer), now);
+            }
             (State::Requesting(offer), Kind::Ack(lease)) if lease.server == offer.server => {
                 news.push(self.bind(lease, now));
             }
             (State::Bound { lease: old, .. }, Kind::Ack(lease)) if lease.address == old.address => {
                 news.push(self.bind(lease, now));
             }
-            (State::Requesting(_), Kind::Nak) => {
+            (State::Requesting(offer), Kind::Nak(server)) if server == offer.server => {
+                self.failed_with(server);
                 self.enter(State::Selecting, now);
                 self.next = now + self.pause();
             }
-            (State::Bound { .. }, Kind::Nak) => {
+            (State::Bound { lease, .. }, Kind::Nak(server)) if server == lease.server => {
                 self.enter(State::Selecting, now);
                 news.push(News::Lost);
             }
             _ => {}
         }
         news
+    }
+
+    /// Takes the offer of a server that never failed at once, any other when
+    /// no better one came in time.
+    fn consider(&mut self, offer: Lease, now: Instant) {
+        let doubt = self.doubt(offer.server);
+        let better = |other: &Lease| doubt < self.doubt(other.server);
+        if doubt.is_none() {
+            self.enter(State::Requesting(offer), now);
+        } else if self.doubtful.as_ref().is_none_or(better) {
+            self.doubtful = Some(offer);
+        }
     }
 
     fn bind(&mut self, lease: Lease, now: Instant) -> News {
@@ -177,6 +264,8 @@ impl Client {
         self.state = state;
         self.asked = 0;
         self.next = now;
+        self.doubtful = None;
+        self.elsewhere = None;
     }
 
     fn ask(&mut self, question: Question, now: Instant) -> Vec<u8> {

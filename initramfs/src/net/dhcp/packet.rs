@@ -56,7 +56,8 @@ pub(crate) struct Answer {
 pub(crate) enum Kind {
     Offer(Lease),
     Ack(Lease),
-    Nak,
+    /// Of this server.
+    Nak(Ipv4Addr),
     /// Without an address: of a boot server beside the DHCP server.
     Proxy,
 }
@@ -122,7 +123,7 @@ pub(crate) fn answer(bytes: &[u8], mac: Mac, xid: u32) -> Option<Answer> {
     }
     let options = used_options(&message);
     let kind = match options.msg_type()? {
-        MessageType::Nak => Kind::Nak,
+        MessageType::Nak => Kind::Nak(server(&options)?),
         MessageType::Offer | MessageType::Ack if message.yiaddr().is_unspecified() => {
             let class = options.get(OptionCode::ClassIdentifier);
             let to_us = matches!(class, Some(DhcpOption::ClassIdentifier(class)) if class == CLASS);
@@ -134,7 +135,8 @@ pub(crate) fn answer(bytes: &[u8], mac: Mac, xid: u32) -> Option<Answer> {
     };
     let urls = match options.get(OptionCode::BootfileName) {
         Some(DhcpOption::BootfileName(bytes)) => Named::in_option(bytes).urls,
-        _ => Vec::new(),
+        // Some servers know only the older field for it.
+        _ => Named::in_option(message.fname()).urls,
     };
     Some(Answer { kind, urls })
 }
@@ -159,10 +161,7 @@ fn lease(address: Ipv4Addr, options: &DhcpOptions) -> Option<Lease> {
         || address.is_link_local()
         || address.is_broadcast()
         || address.octets()[0] == 0);
-    let Some(DhcpOption::ServerIdentifier(server)) = options.get(OptionCode::ServerIdentifier)
-    else {
-        return None;
-    };
+    let server = server(options)?;
     let time = match options.get(OptionCode::AddressLeaseTime) {
         Some(DhcpOption::AddressLeaseTime(seconds)) => {
             Duration::from_secs(u64::from(*seconds)).clamp(SHORTEST, FOREVER)
@@ -180,12 +179,19 @@ fn lease(address: Ipv4Addr, options: &DhcpOptions) -> Option<Lease> {
     usable.then(|| Lease {
         address,
         prefix: prefix(options).unwrap_or(24),
-        server: *server,
+        server,
         routes: routes(options),
         dns,
         mtu,
         time,
     })
+}
+
+fn server(options: &DhcpOptions) -> Option<Ipv4Addr> {
+    match options.get(OptionCode::ServerIdentifier) {
+        Some(DhcpOption::ServerIdentifier(server)) => Some(*server),
+        _ => None,
+    }
 }
 
 fn prefix(options: &DhcpOptions) -> Option<u8> {
@@ -362,6 +368,14 @@ pub(crate) mod tests {
         let answer = answer(&bytes(&proxy), MAC, 7).unwrap();
         assert_eq!(answer.kind, Kind::Proxy);
         assert_eq!(answer.urls[0].text(), url);
+    }
+
+    #[test]
+    fn the_older_field_for_a_file_counts_where_the_option_is_missing() {
+        let mut offer = reply(MessageType::Offer, [10, 77, 0, 9], 7);
+        offer.set_fname_str("http://10.77.0.1/root.img");
+        let answer = answer(&bytes(&offer), MAC, 7).unwrap();
+        assert_eq!(answer.urls[0].text(), "http://10.77.0.1/root.img");
     }
 
     #[test]

@@ -31,13 +31,13 @@ pub(super) fn found(four: bool, six: bool, url: &str) -> Found {
     if six {
         found.ipv6 = vec![("eth0".into(), "fd77::9".parse().unwrap())];
     }
-    found.urls = vec![RootUrl::parse(url).unwrap()];
+    found.roots = Roots::new(vec![RootUrl::parse(url).unwrap()]);
     found
 }
 
 #[test]
 fn an_address_is_tried_only_with_the_internet_protocol_it_needs() {
-    let reaches = |found: &Found| found.reaches(found.urls[0].host());
+    let reaches = |found: &Found| found.reaches(found.roots.urls()[0].host());
     for (url, by_six) in [
         ("http://192.0.2.1/r", false),
         ("http://[fd77::1]/r", true),

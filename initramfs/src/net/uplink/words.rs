@@ -12,11 +12,15 @@ pub(super) fn missing(found: &Found, links: &[Link]) -> Option<Failure> {
     if found.lease.is_none() && found.ipv6.is_empty() {
         return Some(no_address(links));
     }
-    if found.urls.is_empty() {
+    if found.roots.urls().is_empty() {
         return Some(no_root());
     }
-    let reached = found.urls.iter().any(|url| found.reaches(url.host()));
-    (!reached).then(|| no_protocol(&found.urls, links))
+    let reached = found
+        .roots
+        .urls()
+        .iter()
+        .any(|url| found.reaches(url.host()));
+    (!reached).then(|| no_protocol(found.roots.urls(), links))
 }
 
 fn no_address(links: &[Link]) -> Failure {

@@ -101,6 +101,114 @@ fn a_server_that_says_no_or_nothing_is_left_for_a_new_start() {
     }
 }
 
+fn from(server: u8, kind: MessageType) -> Vec<u8> {
+    let mut message = reply(kind, [10, 77, server, 9], XID);
+    let server = DhcpOption::ServerIdentifier([10, 77, server, 1].into());
+    message.opts_mut().insert(server);
+    bytes(&message)
+}
+
+/// Whom the client asks for a lease at its next time.
+fn asked_next(client: &mut Client) -> Option<[u8; 4]> {
+    let (packet, _) = client.act(client.due());
+    let message = Message::decode(&mut Decoder::new(&packet.unwrap())).unwrap();
+    match message.opts().get(OptionCode::ServerIdentifier) {
+        Some(DhcpOption::ServerIdentifier(server)) => Some(server.octets()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_no_of_another_server_is_not_heard() {
+    let now = Instant::now();
+    let mut asking = client(now);
+    let _ = asking.act(now);
+    asking.receive(&from(5, MessageType::Offer), now);
+    asking.receive(&from(6, MessageType::Nak), now);
+    assert_eq!(asked_next(&mut asking), Some([10, 77, 5, 1]));
+
+    let mut bound = bound(now);
+    assert!(bound.receive(&from(6, MessageType::Nak), now).is_empty());
+    let own = bytes(&reply(MessageType::Nak, [0, 0, 0, 0], XID));
+    assert_eq!(bound.receive(&own, now), [News::Lost]);
+}
+
+#[test]
+fn a_server_that_offers_and_never_grants_is_passed_over() {
+    let now = Instant::now();
+    let mut client = client(now);
+    let _ = client.act(now);
+    client.receive(&from(5, MessageType::Offer), now);
+    for _ in 0..REQUESTS {
+        assert_eq!(asked_next(&mut client), Some([10, 77, 5, 1]));
+    }
+    assert_eq!(asked_next(&mut client), None);
+    client.receive(&from(5, MessageType::Offer), now);
+    client.receive(&from(6, MessageType::Offer), now);
+    assert_eq!(asked_next(&mut client), Some([10, 77, 6, 1]));
+}
+
+#[test]
+fn a_server_that_failed_is_asked_again_where_no_other_offers() {
+    let now = Instant::now();
+    let mut client = client(now);
+    let _ = client.act(now);
+    for server in [5, 6] {
+        client.receive(&from(server, MessageType::Offer), now);
+        client.receive(&from(server, MessageType::Nak), now);
+        assert_eq!(asked_next(&mut client), None);
+    }
+    // Both failed; the one whose failure is longer ago comes first.
+    client.receive(&from(6, MessageType::Offer), now);
+    client.receive(&from(5, MessageType::Offer), now);
+    assert_eq!(asked_next(&mut client), Some([10, 77, 5, 1]));
+}
+
+#[test]
+fn a_lease_that_led_nowhere_gives_way_to_another_servers_alone() {
+    let now = Instant::now();
+    let mut client = bound(now);
+    client.receive(&from(5, MessageType::Offer), now);
+    client.led_nowhere(now);
+    assert_eq!(client.due(), now);
+    assert_eq!(next_sent(&mut client).1, MessageType::Discover);
+    // Of the same server: kept as it is.
+    let same = bytes(&reply(MessageType::Offer, [10, 77, 0, 9], XID));
+    client.receive(&same, now);
+    assert_eq!(client.due(), now + Duration::from_secs(300));
+    client.receive(&from(5, MessageType::Offer), now);
+    assert_eq!(asked_next(&mut client), Some([10, 77, 5, 1]));
+    let news = client.receive(&from(5, MessageType::Ack), now);
+    assert!(matches!(&news[..], [News::Leased(lease)] if lease.server.octets() == [10, 77, 5, 1]));
+    // Long after the question nobody's offer changes a good lease.
+    client.led_nowhere(now);
+    let _ = client.act(now);
+    client.receive(&same, now + ELSEWHERE);
+    assert!(matches!(client.state, State::Bound { .. }));
+}
+
+#[test]
+fn a_lease_that_cannot_be_set_is_given_up_and_asked_for_anew() {
+    let now = Instant::now();
+    let mut client = bound(now);
+    client.unusable(now);
+    assert_eq!(
+        next_sent(&mut client),
+        (now + UNUSABLE, MessageType::Discover)
+    );
+}
+
+#[test]
+fn where_the_known_addresses_of_the_root_failed_others_are_asked_for() {
+    let now = Instant::now();
+    let mut client = bound(now);
+    assert_eq!(client.due(), now + Duration::from_secs(300));
+    client.asks_for_root(now);
+    assert_eq!(next_sent(&mut client), (now, MessageType::Discover));
+    client.knows_root();
+    assert_eq!(client.due(), now + Duration::from_secs(300));
+}
+
 #[test]
 fn a_lease_is_renewed_at_half_time_and_given_up_at_its_end() {
     let now = Instant::now();
