@@ -25,8 +25,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::site::Audience;
 
-/// Transfers at once. A first stage takes a second or two.
-const TRANSFERS: usize = 256;
+/// Transfers at once. A first stage takes a second or two; but UEFI asks for its
+/// size first, and what it leaves there counts until it is given up.
+const TRANSFERS: usize = 2048;
 
 /// How long an acknowledgement is waited for, and how often that is done.
 const TIMEOUT: Duration = Duration::from_secs(1);

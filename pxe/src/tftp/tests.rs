@@ -224,6 +224,18 @@ fn hosts_of_other_networks_get_nothing_unless_those_are_named() {
 }
 
 #[test]
+fn a_rack_that_asks_at_once_is_served_at_once() {
+    let served = served();
+    let request = ["undionly.kpxe", "octet"];
+    let mut rack: Vec<_> = (0..300)
+        .map(|_| Client::ask(served.address, 1, &request))
+        .collect();
+    for client in &mut rack {
+        assert_eq!(client.receive().0, DATA);
+    }
+}
+
+#[test]
 fn a_client_that_never_acknowledges_is_sent_five_packets() {
     let served = served();
     let client = Client::ask(served.address, 1, &["undionly.kpxe", "octet"]);
