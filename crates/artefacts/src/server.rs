@@ -4,6 +4,7 @@
 //! and a peer that no longer acknowledges loses its connection.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::artefacts::Artefacts;
 use crate::transfer::Observer;
 
-/// At most this many connections at once; further ones wait.
+/// At most this many connections at once; further ones wait with the system,
+/// unaccepted, and cost no descriptor.
 const CONNECTIONS: usize = 4096;
 
 /// How long a connection may be without a request.
@@ -40,21 +42,30 @@ pub async fn serve(
     observer: Arc<dyn Observer>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
+    serve_at_once(CONNECTIONS, listener, artefacts, observer, shutdown).await;
+}
+
+async fn serve_at_once(
+    connections: usize,
+    listener: TcpListener,
+    artefacts: Artefacts,
+    observer: Arc<dyn Observer>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let artefacts = Arc::new(artefacts);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(connections));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        // Cancel safe: `accept` is, and so is `join_next`.
+        // Cancel safe: a permit comes back, and no connection is lost.
         tokio::select! {
             () = &mut shutdown => break,
-            accepted = listener.accept() => match accepted {
+            (permit, accepted) = accept(&listener, &permits) => match accepted {
                 Ok((stream, peer)) => {
                     let (artefacts, observer) = (artefacts.clone(), observer.clone());
-                    let permits = permits.clone();
                     connections.spawn(async move {
-                        let _permit = permits.acquire().await;
                         connection(stream, peer, &artefacts, &observer).await;
+                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -66,6 +77,19 @@ pub async fn serve(
         }
     }
     connections.shutdown().await;
+}
+
+/// The next connection, once there is a permit for it.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> (
+    Option<OwnedSemaphorePermit>,
+    io::Result<(TcpStream, SocketAddr)>,
+) {
+    // The semaphore is never closed: there is always a permit in the end.
+    let permit = permits.clone().acquire_owned().await.ok();
+    (permit, listener.accept().await)
 }
 
 async fn connection(
@@ -89,5 +113,49 @@ async fn connection(
         .await;
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET /script HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    /// How many connections to `port` are accepted.
+    fn accepted(port: u16) -> usize {
+        let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let own = format!(":{port:04X}");
+        let established = |line: &&str| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            // An unaccepted connection has no inode yet.
+            fields[1].ends_with(&own) && fields[3] == "01" && fields[9] != "0"
+        };
+        table.lines().skip(1).filter(established).count()
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_is_not_accepted_before_another_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let artefacts = Artefacts::default().with("script", "here");
+        let forever = std::future::pending();
+        tokio::spawn(serve_at_once(1, listener, artefacts, Arc::new(()), forever));
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(REQUEST).await.unwrap();
+        let mut answer = [0; 4096];
+        assert!(first.read(&mut answer).await.unwrap() > 0);
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(REQUEST).await.unwrap();
+        // The server has had its turn, more than once, when this comes back.
+        first.write_all(REQUEST).await.unwrap();
+        assert!(first.read(&mut answer).await.unwrap() > 0);
+        assert_eq!(accepted(address.port()), 1);
+        drop(first);
+        assert!(second.read(&mut answer).await.unwrap() > 0);
     }
 }
