@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
+use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
@@ -34,7 +35,11 @@ pub struct Artefacts(BTreeMap<String, Content>);
 enum Content {
     /// Opened anew for each request.
     File(PathBuf),
-    Made(Bytes),
+    Made {
+        bytes: Bytes,
+        /// A strong validator, with its quotes.
+        tag: String,
+    },
 }
 
 /// Why a directory cannot be served.
@@ -76,7 +81,11 @@ impl Artefacts {
     /// Serves `bytes` under `name`, instead of a file where one has that name.
     #[must_use]
     pub fn with(mut self, name: &str, bytes: impl Into<Bytes>) -> Self {
-        self.0.insert(name.to_owned(), Content::Made(bytes.into()));
+        let bytes = bytes.into();
+        let sum = hex::encode(&Sha256::digest(&bytes)[..16]);
+        let tag = format!("\"{sum}\"");
+        let made = Content::Made { bytes, tag };
+        self.0.insert(name.to_owned(), made);
         self
     }
 
@@ -131,14 +140,11 @@ struct Opened {
 impl Opened {
     async fn open(content: &Content) -> io::Result<Self> {
         match content {
-            Content::Made(bytes) => Ok(Self {
+            Content::Made { bytes, tag } => Ok(Self {
                 file: None,
                 made: bytes.clone(),
                 length: bytes.len() as u64,
-                tag: {
-                    use sha2::Digest as _;
-                    format!("\"{}\"", hex::encode(&sha2::Sha256::digest(bytes)[..16]))
-                },
+                tag: tag.clone(),
             }),
             Content::File(path) => {
                 let file = File::open(path).await?;
@@ -296,4 +302,29 @@ fn refuse(status: StatusCode, text: String) -> Response<Body> {
 fn empty() -> Body {
     let body = http_body_util::Empty::new().map_err(|never| match never {});
     http_body_util::BodyExt::boxed_unsync(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_tag_of_what_was_made_is_computed_once_and_is_that_of_the_bytes() {
+        let made = Artefacts::default().with("one", "1").with("two", "2");
+        let mut tags = Vec::new();
+        for name in ["one", "two"] {
+            let Content::Made { bytes, tag } = &made.0[name] else {
+                panic!("{name} was made");
+            };
+            let sum = hex::encode(Sha256::digest(bytes));
+            assert_eq!(tag, &format!("\"{}\"", &sum[..32]));
+            let request = Request::get(format!("/{name}")).body(()).unwrap();
+            let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+            let nobody: Arc<dyn Observer> = Arc::new(());
+            let answer = made.answer(&request, peer, &nobody).await;
+            assert_eq!(answer.headers()[header::ETAG], tag.as_str());
+            tags.push(tag);
+        }
+        assert_ne!(tags[0], tags[1]);
+    }
 }
