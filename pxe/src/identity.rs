@@ -229,6 +229,21 @@ mod tests {
     }
 
     #[test]
+    fn a_second_server_with_a_copy_of_the_ca_has_the_same_pin() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
+        let first = Identity::open(&one, &["10.77.0.2".parse().unwrap()], at(0)).unwrap();
+        fs::create_dir(&two).unwrap();
+        for name in ["ca.pem", "ca.key"] {
+            fs::copy(one.join(name), two.join(name)).unwrap();
+        }
+        let second = Identity::open(&two, &["10.77.0.3".parse().unwrap()], at(60)).unwrap();
+        assert_eq!(second.pin(), first.pin());
+        assert!(shown(&two).is_issued_by(first.authority()));
+        assert_ne!(shown(&two).names(), shown(&one).names());
+    }
+
+    #[test]
     fn keys_are_for_their_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");

@@ -6,6 +6,7 @@
 //! whoever is to be left alone is.
 
 pub mod board;
+pub mod descriptors;
 pub mod dhcp;
 mod efi;
 pub mod hardware;

@@ -11,7 +11,7 @@ use surplus_https::Clock;
 use surplus_netboot::hardware::{Choice, Prefix};
 use surplus_netboot::places::Base;
 use surplus_netboot::watch::{Look, Watch};
-use surplus_netboot::{Config, Netboot};
+use surplus_netboot::{Config, Netboot, descriptors};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -52,8 +52,8 @@ struct Serve {
     /// Where the keys are kept that hosts know this server by.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/surplus-netboot")]
     state: PathBuf,
-    /// Another boot server with the same artefacts, tried where this one does
-    /// not answer: http://ADDRESS:8080/. May be repeated.
+    /// Another boot server with the same artefacts, CA and HTTPS port, tried
+    /// where this one does not answer: http://ADDRESS:8080/. May be repeated.
     #[arg(long, value_name = "URL")]
     also: Vec<Base>,
     /// Never answer this hardware address, or all that begin so. May be
@@ -124,6 +124,7 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
         dhcp: !arguments.no_dhcp,
         clock: Clock::system(),
     })?;
+    descriptors::raise();
     say_what_is_served(&netboot, !arguments.no_dhcp);
     let watch = Watch::start(look);
     netboot

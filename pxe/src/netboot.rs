@@ -48,7 +48,7 @@ pub struct Config {
     pub artefacts: PathBuf,
     pub site: PathBuf,
     pub state: PathBuf,
-    /// Other boot servers with the same artefacts.
+    /// Other boot servers with the same artefacts, CA and HTTPS port.
     pub also: Vec<Base>,
     pub choice: Choice,
     /// Other networks whose hosts may have the site file, and first stages.

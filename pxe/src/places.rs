@@ -16,7 +16,10 @@ pub struct Places {
 /// Where a boot server's artefacts lie: an `http://` URL with a slash at its
 /// end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base(String);
+pub struct Base {
+    url: String,
+    host: String,
+}
 
 /// A text that is no such URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,23 +34,35 @@ impl std::str::FromStr for Base {
         let url: http::Uri = text.parse().map_err(|_| no())?;
         let plain = text.bytes().all(|byte| byte.is_ascii_graphic())
             && !text.contains(['?', '#', ',', '$', '"', '\'']);
-        if url.scheme_str() != Some("http") || url.host().is_none() || !plain {
+        let host = url.host().filter(|host| !host.is_empty());
+        let (Some("http"), Some(host), true) = (url.scheme_str(), host, plain) else {
             return Err(no());
-        }
+        };
         let slash = if text.ends_with('/') { "" } else { "/" };
-        Ok(Self(format!("{text}{slash}")))
+        Ok(Self {
+            url: format!("{text}{slash}"),
+            host: host.to_owned(),
+        })
     }
 }
 
 impl Base {
     fn url(&self, name: &str) -> String {
-        format!("{}{name}", self.0)
+        format!("{}{name}", self.url)
     }
 }
 
 impl Places {
     pub fn base(&self) -> Base {
-        Base(format!("http://{}:{}/", self.address, self.http_port))
+        Base {
+            url: format!("http://{}:{}/", self.address, self.http_port),
+            host: self.address.to_string(),
+        }
+    }
+
+    /// This server, then the others.
+    fn bases(&self) -> impl Iterator<Item = Base> {
+        std::iter::once(self.base()).chain(self.also.iter().cloned())
     }
 
     pub fn url(&self, name: &str) -> String {
@@ -55,19 +70,27 @@ impl Places {
     }
 
     pub fn site(&self) -> String {
-        format!("https://{}:{}/site.toml", self.address, self.https_port)
+        self.site_at(&self.base())
+    }
+
+    /// Another boot server gives the site file at the same port as this one.
+    fn site_at(&self, base: &Base) -> String {
+        format!("https://{}:{}/site.toml", base.host, self.https_port)
     }
 
     /// Where the root can be had, this server first.
     pub fn roots(&self) -> Vec<String> {
-        let bases = std::iter::once(self.base()).chain(self.also.iter().cloned());
-        bases.map(|base| base.url("root.img")).collect()
+        self.bases().map(|base| base.url("root.img")).collect()
     }
 
-    /// The kernel arguments about the site.
+    /// The kernel arguments about the site: where any of the servers has it, and
+    /// the pin of the CA that they share.
     fn site_arguments(&self) -> String {
-        let pin = hex::encode(self.pin);
-        format!("surplus.site={} surplus.ca=sha256:{pin}", self.site())
+        let mut words = String::new();
+        for base in self.bases() {
+            words += &format!("surplus.site={} ", self.site_at(&base));
+        }
+        words + "surplus.ca=sha256:" + &hex::encode(self.pin)
     }
 
     /// The kernel arguments for a host that gets no script.
@@ -90,13 +113,14 @@ impl Places {
             extra += &format!(" surplus.root={}", base.url("root.img"));
             others = "set others yes\n".to_owned();
         }
-        for Base(base) in std::iter::once(&self.base()).chain(&self.also) {
+        for base in self.bases() {
             tries += &format!(
-                "set base {base}\n\
-                 chain --autofree --timeout 10000 ${{base}}boot.ipxe ||\n"
+                "set base {}\n\
+                 chain --autofree --timeout 10000 ${{base}}boot.ipxe ||\n",
+                base.url
             );
         }
-        let own = self.base().0;
+        let own = self.base().url;
         format!(
             "#!ipxe\n\
              # Made by surplus-netboot: where everything is. No secret is in it.\n\
@@ -134,7 +158,8 @@ mod tests {
         let script = places(&["http://10.77.0.3:8080"]).script();
         let pin = "ab".repeat(32);
         let extra = format!(
-            "set extra surplus.site=https://10.77.0.2:8444/site.toml surplus.ca=sha256:{pin} \
+            "set extra surplus.site=https://10.77.0.2:8444/site.toml \
+             surplus.site=https://10.77.0.3:8444/site.toml surplus.ca=sha256:{pin} \
              surplus.root=http://10.77.0.3:8080/root.img\n"
         );
         assert!(script.starts_with("#!ipxe\n"));
@@ -150,6 +175,22 @@ mod tests {
         let arguments = places(&["http://other/x/"]).arguments();
         let root = "surplus.root=http://10.77.0.2:8080/root.img,http://other/x/root.img";
         assert!(arguments.ends_with(root), "{arguments}");
+    }
+
+    #[test]
+    fn the_site_file_can_be_had_from_each_server_with_one_pin() {
+        let arguments = places(&["http://other/x/", "http://[fd77::3]:80/"]).arguments();
+        let (pointer, errors) = surplus_site::Pointer::read(&arguments);
+        assert!(errors.is_empty(), "{errors:?}");
+        let pointer = pointer.unwrap();
+        let urls: Vec<_> = pointer.urls.iter().map(ToString::to_string).collect();
+        let expected = [
+            "https://10.77.0.2:8444/site.toml",
+            "https://other:8444/site.toml",
+            "https://[fd77::3]:8444/site.toml",
+        ];
+        assert_eq!(urls, expected);
+        assert_eq!(pointer.ca, [0xab; 32]);
     }
 
     #[test]

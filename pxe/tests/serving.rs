@@ -74,6 +74,18 @@ async fn a_restart_keeps_the_pin_and_a_new_site_file_needs_none() {
     assert!(error.contains("500"), "{error}");
 }
 
+#[test]
+fn the_service_that_operators_get_is_started_again_for_ever() {
+    let readme = include_str!("../README.md");
+    let (_, unit) = readme.split_once("```ini\n").unwrap();
+    let (unit, _) = unit.split_once("```").unwrap();
+    let (about, service) = unit.split_once("[Service]").unwrap();
+    assert!(about.contains("\nStartLimitIntervalSec=0\n"), "{unit}");
+    for setting in ["Restart=always", "RestartSec=5"] {
+        assert!(service.lines().any(|line| line == setting), "{unit}");
+    }
+}
+
 #[tokio::test]
 async fn an_unsigned_image_is_told_the_site_and_a_signed_one_is_left_alone() {
     let bench = Bench::new();
