@@ -34,6 +34,7 @@ mod ipv6;
 mod link;
 mod memory;
 pub(crate) mod process;
+mod roots;
 mod uplink;
 pub(crate) mod url;
 

@@ -23,20 +23,29 @@ use crate::net::dhcp::packet::{Lease, Route};
 /// The kernel's number of its main routing table.
 const MAIN: u8 = 254;
 
-/// Gives the link of this index the lease's address and routes.
-pub(crate) fn configure(index: u32, lease: &Lease) -> io::Result<()> {
+/// Gives the link of this index the lease's address and routes; answers which
+/// routes the kernel refused. An error is the address's own.
+pub(crate) fn configure(index: u32, lease: &Lease) -> io::Result<Vec<(Route, io::Error)>> {
     let mut kernel = Kernel::open()?;
     kernel.change(
         RouteNetlinkMessage::NewAddress(address(index, lease.address, lease.prefix)),
         NLM_F_CREATE | NLM_F_REPLACE,
     )?;
-    for route in routes(lease) {
+    Ok(set_each(routes(lease), |route| {
         kernel.change(
             RouteNetlinkMessage::NewRoute(message(index, route)),
             NLM_F_CREATE | NLM_F_REPLACE,
-        )?;
-    }
-    Ok(())
+        )
+    }))
+}
+
+/// One that is refused costs none of the others.
+fn set_each(
+    routes: Vec<Route>,
+    mut set: impl FnMut(Route) -> io::Result<()>,
+) -> Vec<(Route, io::Error)> {
+    let refused = |route| set(route).err().map(|error| (route, error));
+    routes.into_iter().filter_map(refused).collect()
 }
 
 /// Takes the lease's address away, and with it the routes that use it.
@@ -248,6 +257,29 @@ mod tests {
         assert_eq!(routes.len(), 2);
         assert_eq!(routes[0].gateway, None);
         assert_eq!(routes[0].to, Ipv4Addr::new(10, 77, 0, 1));
+    }
+
+    #[test]
+    fn a_route_that_is_refused_costs_none_of_the_others() {
+        let mut lease = lease(24, [10, 77, 0, 1]);
+        let bad = Route {
+            to: [10, 9, 0, 1].into(),
+            prefix: 16,
+            gateway: None,
+        };
+        lease.routes.insert(0, bad);
+        let mut set = Vec::new();
+        let refused = set_each(routes(&lease), |route| {
+            set.push(route);
+            match route == bad {
+                true => Err(io::ErrorKind::InvalidInput.into()),
+                false => Ok(()),
+            }
+        });
+        assert_eq!(set, lease.routes);
+        let refused: Vec<_> = refused.iter().map(|(route, _)| route.to_string()).collect();
+        assert_eq!(refused, ["10.9.0.1/16"]);
+        assert_eq!(lease.routes[1].to_string(), "0.0.0.0/0 via 10.77.0.1");
     }
 
     #[test]

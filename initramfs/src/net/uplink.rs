@@ -4,7 +4,8 @@
 //! It never gives up and never waits for one port: a card, a cable or a server
 //! that comes late joins in. What it found is shared with whoever fetches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -24,6 +25,9 @@ use crate::net::link::{self, Link};
 use crate::net::roots::Roots;
 use crate::net::url::{Host, RootUrl};
 
+use self::switches::Switches;
+
+mod switches;
 mod words;
 
 /// How often cards, cables and routers' addresses are looked at.
@@ -156,9 +160,10 @@ struct Port {
 struct Ports {
     shared: Arc<Shared>,
     wants_root: bool,
-    /// Names of ports that are to be switched on, or were.
-    switched: Vec<String>,
+    switches: Switches,
+    /// To the thread that switches ports on, and from it.
     switch: mpsc::Sender<String>,
+    tried: mpsc::Receiver<(String, io::Result<()>)>,
     links: Vec<Link>,
     ports: BTreeMap<String, Port>,
     choice: Choice,
@@ -168,18 +173,22 @@ struct Ports {
 impl Ports {
     fn new(shared: Arc<Shared>, wants_root: bool) -> Self {
         let (switch, names) = mpsc::channel::<String>();
-        // Some drivers take seconds for it, so not in this thread. A port that
-        // cannot be switched on is one without a link.
+        let (outcome, tried) = mpsc::channel();
+        // Some drivers take seconds for it, so not in this thread.
         thread::spawn(move || {
             for name in names {
-                let _ = link::bring_up(&name);
+                let brought = link::bring_up(&name);
+                if outcome.send((name, brought)).is_err() {
+                    return;
+                }
             }
         });
         Self {
             shared,
             wants_root,
-            switched: Vec::new(),
+            switches: Switches::default(),
             switch,
+            tried,
             links: Vec::new(),
             ports: BTreeMap::new(),
             choice: Choice::default(),
@@ -228,11 +237,13 @@ impl Ports {
     /// Finds new cards and cables, and misses what is gone.
     fn look(&mut self) {
         self.links = link::all();
-        for link in &self.links {
-            if !link.up && !self.switched.contains(&link.name) {
-                self.switched.push(link.name.clone());
-                let _ = self.switch.send(link.name.clone());
-            }
+        let now = Instant::now();
+        for (name, outcome) in self.tried.try_iter() {
+            let error = outcome.err().map(|error| error.to_string());
+            self.switches.tried(name, error, now);
+        }
+        for name in self.switches.due(&self.links, now) {
+            let _ = self.switch.send(name);
         }
         let gone: Vec<_> = self
             .ports
@@ -356,11 +367,19 @@ impl Ports {
     }
 
     fn follow(&mut self, steps: Vec<Step>) {
-        for step in steps {
+        let mut steps = VecDeque::from(steps);
+        while let Some(step) = steps.pop_front() {
             match step {
                 // Gone already, perhaps with its card.
                 Step::Remove(link, lease) => _ = address::remove(link.index, &lease),
-                Step::Use(link, lease) => configure(&link, &lease),
+                Step::Use(link, lease) => {
+                    if !configure(&link, &lease) {
+                        if let Some(port) = self.ports.get_mut(&link.name) {
+                            port.client.unusable(Instant::now());
+                        }
+                        steps.extend(self.choice.lost(&link));
+                    }
+                }
             }
         }
         let used = self.choice.used();
@@ -401,29 +420,47 @@ impl Ports {
             return;
         }
         self.word_at = now + NEXT_WORD;
-        if let Some(missing) = words::missing(&self.shared.lock(), &self.links) {
+        if let Some(missing) = words::missing(&self.shared.lock(), &self.links, &self.switches) {
             missing.announce();
         }
     }
 }
 
-fn configure(link: &Link, lease: &Lease) {
+/// Whether the lease's address could be set.
+fn configure(link: &Link, lease: &Lease) -> bool {
     if let Some(mtu) = lease.mtu {
         // A card that cannot do it goes on with what it has.
         let _ = link::set_mtu(&link.name, mtu);
     }
-    let stage = Stage::new("network").with("interface", &link.name);
+    let stage = || Stage::new("network").with("interface", &link.name);
     match address::configure(link.index, lease) {
-        Ok(()) => stage
-            .with("address", lease.address)
-            .with("mac", link::mac_text(link.mac))
-            .with("dhcp", lease.server),
-        Err(error) => stage.failed(
-            format!("setting the address {}: {error}", lease.address),
-            "check what the DHCP server hands out; the host goes on asking",
-        ),
+        Ok(refused) => {
+            stage()
+                .with("address", lease.address)
+                .with("mac", link::mac_text(link.mac))
+                .with("dhcp", lease.server)
+                .announce();
+            for (route, error) in refused {
+                stage()
+                    .failed(
+                        format!("setting the route {route}: {error}"),
+                        "check the routes that the DHCP server hands out; the host goes on \
+                         without it",
+                    )
+                    .announce();
+            }
+            true
+        }
+        Err(error) => {
+            stage()
+                .failed(
+                    format!("setting the address {}: {error}", lease.address),
+                    "check what the DHCP server hands out; the host goes on asking",
+                )
+                .announce();
+            false
+        }
     }
-    .announce();
 }
 
 /// Differs from one conversation to the next.

@@ -4,6 +4,7 @@
 //! The client is known by its MAC (there is no option 61), as firmware does it
 //! and networkd on the booted host, so that all three get the same address.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -80,6 +81,16 @@ pub(crate) struct Route {
     pub(crate) to: Ipv4Addr,
     pub(crate) prefix: u8,
     pub(crate) gateway: Option<Ipv4Addr>,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.to, self.prefix)?;
+        match self.gateway {
+            Some(gateway) => write!(f, " via {gateway}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The bytes of a question.

@@ -3,14 +3,15 @@
 use std::net::IpAddr;
 
 use super::Found;
+use super::switches::Switches;
 use crate::failure::Failure;
 use crate::net::link::{self, Link};
 use crate::net::url::{Host, RootUrl};
 
 /// What the host waits for; `None` if there is an address of the root to try.
-pub(super) fn missing(found: &Found, links: &[Link]) -> Option<Failure> {
+pub(super) fn missing(found: &Found, links: &[Link], switches: &Switches) -> Option<Failure> {
     if found.lease.is_none() && found.ipv6.is_empty() {
-        return Some(no_address(links));
+        return Some(no_address(links, switches));
     }
     if found.roots.urls().is_empty() {
         return Some(no_root());
@@ -20,11 +21,11 @@ pub(super) fn missing(found: &Found, links: &[Link]) -> Option<Failure> {
         .urls()
         .iter()
         .any(|url| found.reaches(url.host()));
-    (!reached).then(|| no_protocol(found.roots.urls(), links))
+    (!reached).then(|| no_protocol(found.roots.urls(), &asked_on(links)))
 }
 
-fn no_address(links: &[Link]) -> Failure {
-    let (asked, dead) = (names(links, true), names(links, false));
+fn no_address(links: &[Link], switches: &Switches) -> Failure {
+    let (asked, dead) = (asked_on(links), dead(links, switches));
     let next = "check the DHCP server of this network; an address of IPv6 is taken from a \
                 router's advertisements alone, never from DHCPv6; the host goes on asking";
     let (error, next) = match (asked.is_empty(), dead.is_empty()) {
@@ -45,13 +46,26 @@ fn no_address(links: &[Link]) -> Failure {
     Failure::new("network", error, next)
 }
 
-fn names(links: &[Link], linked: bool) -> String {
+fn asked_on(links: &[Link]) -> String {
+    let names: Vec<_> = links.iter().filter(|link| link.linked).map(name).collect();
+    names.join(", ")
+}
+
+/// Ports without a link, and why where it is known.
+fn dead(links: &[Link], switches: &Switches) -> String {
     let names: Vec<_> = links
         .iter()
-        .filter(|link| link.linked == linked)
-        .map(|link| format!("{} ({})", link.name, link::mac_text(link.mac)))
+        .filter(|link| !link.linked)
+        .map(|link| match switches.error(&link.name) {
+            Some(error) => format!("{}, switching it on: {error}", name(link)),
+            None => name(link),
+        })
         .collect();
     names.join(", ")
+}
+
+fn name(link: &Link) -> String {
+    format!("{} ({})", link.name, link::mac_text(link.mac))
 }
 
 fn no_root() -> Failure {
@@ -65,7 +79,7 @@ fn no_root() -> Failure {
 
 /// There is an address, but of the internet protocol that the root's servers
 /// do not speak.
-fn no_protocol(urls: &[RootUrl], links: &[Link]) -> Failure {
+fn no_protocol(urls: &[RootUrl], asked: &str) -> Failure {
     let four = |url: &RootUrl| matches!(url.host(), Host::Address(IpAddr::V4(_)));
     let (protocol, next) = if urls.iter().any(four) {
         (
@@ -84,9 +98,8 @@ fn no_protocol(urls: &[RootUrl], links: &[Link]) -> Failure {
     Failure::new(
         "network",
         format!(
-            "no {protocol} address yet, which {} needs; asked on {}",
-            urls.join(" "),
-            names(links, true)
+            "no {protocol} address yet, which {} needs; asked on {asked}",
+            urls.join(" ")
         ),
         next,
     )
@@ -94,20 +107,29 @@ fn no_protocol(urls: &[RootUrl], links: &[Link]) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::net::uplink::tests::{found, link};
 
     #[test]
     fn the_word_about_waiting_names_ports_and_what_to_do() {
-        let none = no_address(&[]);
+        let none = no_address(&[], &Switches::default());
         assert!(none.error.contains("no network card"));
-        let dead = no_address(&[link("eth0", false)]);
+        let dead = no_address(&[link("eth0", false)], &Switches::default());
         assert!(dead.error.contains("eth0") && dead.next.contains("cable"));
-        let asked = no_address(&[link("eth0", false), link("eth1", true)]);
+        let links = [link("eth0", false), link("eth1", true)];
+        let mut switches = Switches::default();
+        switches.tried("eth0".into(), Some("no firmware".into()), Instant::now());
+        let asked = no_address(&links, &switches);
         assert!(
             asked
                 .error
                 .contains("asked on eth1 (02:00:00:00:00:01); no cable: eth0")
+        );
+        assert!(
+            asked.error.contains("switching it on: no firmware"),
+            "{asked:?}"
         );
         assert!(asked.next.contains("never from DHCPv6"));
         for failure in [none, dead, asked, no_root()] {
@@ -118,19 +140,20 @@ mod tests {
     #[test]
     fn an_address_of_the_wrong_protocol_is_not_waited_with_in_silence() {
         let links = [link("eth0", true)];
-        let four = missing(&found(false, true, "http://192.0.2.1/r"), &links).unwrap();
+        let missing = |found: &Found| missing(found, &links, &Switches::default());
+        let four = missing(&found(false, true, "http://192.0.2.1/r")).unwrap();
         assert!(four.error.contains("no IPv4 address yet"), "{four:?}");
         assert!(
             four.error
                 .contains("http://192.0.2.1/r needs; asked on eth0")
         );
-        let six = missing(&found(true, false, "http://[fd77::1]/r"), &links).unwrap();
+        let six = missing(&found(true, false, "http://[fd77::1]/r")).unwrap();
         assert!(six.error.contains("no IPv6 address yet"), "{six:?}");
         for failure in [four, six] {
             assert!(failure.next.contains("the host goes on"), "{failure:?}");
         }
         for url in ["http://192.0.2.1/r", "http://[fd77::1]/r", "http://boot/r"] {
-            assert_eq!(missing(&found(true, true, url), &links), None);
+            assert_eq!(missing(&found(true, true, url)), None);
         }
     }
 }
