@@ -28,6 +28,7 @@ pub struct BootServer<'a> {
     artefacts: PathBuf,
     site: PathBuf,
     state: PathBuf,
+    answers_dhcp: bool,
     log: PathBuf,
     process: Option<Supervised>,
     /// Of earlier runs.
@@ -40,6 +41,15 @@ impl<'a> BootServer<'a> {
         let image = station.lab().artefact("SHA256SUMS")?;
         let image = image.parent().context("the artefacts lie in a directory")?;
         Self::start_with(station, "boot", site, image)
+    }
+
+    /// The same beside a DHCP server that says itself where to boot from.
+    pub fn start_without_dhcp(station: &'a Station<'a>, site: &str) -> Result<Self> {
+        let mut server = Self::start(station, site)?;
+        server.stop();
+        server.answers_dhcp = false;
+        server.resume()?;
+        Ok(server)
     }
 
     /// The same with other artefacts, under a name of its own: another name
@@ -58,6 +68,7 @@ impl<'a> BootServer<'a> {
             artefacts: artefacts.to_owned(),
             site: file,
             state: lab.scratch().join(format!("{name}.state")),
+            answers_dhcp: true,
             log: lab.logs().join(format!("netboot-{name}.log")),
             process: None,
             cpu_seconds: 0.0,
@@ -78,6 +89,9 @@ impl<'a> BootServer<'a> {
             .arg(&self.site)
             .arg("--state")
             .arg(&self.state);
+        if !self.answers_dhcp {
+            command.arg("--no-dhcp");
+        }
         let command = self.station.enter(&command);
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("could not open {}", self.log.display()))?;

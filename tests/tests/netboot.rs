@@ -69,12 +69,10 @@ fn foreign_rom(lab: &Lab) -> Result<Kernel> {
 }
 
 /// What the host calls itself once it has enrolled.
-fn enrolled(machine: &mut Machine, within: Duration) -> Result<(String, f64)> {
+fn enrolled(machine: &mut Machine, within: Duration) -> Result<String> {
     let stage = machine.wait_for_stage("enrolled", within)?;
-    let host = stage
-        .field("host")
-        .context("the stage line names no host")?;
-    Ok((host.to_owned(), stage.elapsed))
+    let host = stage.field("host");
+    Ok(host.context("the stage line names no host")?.to_owned())
 }
 
 /// A site file that lets in this many hosts.
@@ -112,7 +110,7 @@ fn a_host_boots_in_512_mib_is_approved_and_is_the_same_host_when_it_boots_again(
             "it waits with too few facts: {waiting:?}"
         );
         operator.run(&["hosts", "approve", "--mac-prefix", "52:54:00:77", "--yes"])?;
-        let (first, _) = enrolled(&mut machine, ENROLLED)?;
+        let first = enrolled(&mut machine, ENROLLED)?;
         ensure!(
             first == waiting.id.to_string(),
             "{waiting:?} became {first}"
@@ -121,11 +119,47 @@ fn a_host_boots_in_512_mib_is_approved_and_is_the_same_host_when_it_boots_again(
         operator.run(&["admit", "--from", "10.77.0.0/24", "--for", "30m"])?;
         machine.mark();
         machine.reset()?;
-        let (second, _) = enrolled(&mut machine, ENROLLED)?;
+        let second = enrolled(&mut machine, ENROLLED)?;
         ensure!(first == second, "{first} came back as {second}");
         let hosts: Vec<Host> = operator.ask(&["hosts"])?;
         ensure!(hosts.len() == 1, "one machine is {hosts:?}");
         Ok(())
+    })
+}
+
+/// The DHCP server itself says where to boot from, as our settings have it;
+/// the boot server is silent there.
+fn boots_by_settings(
+    name: &str,
+    way: Way,
+    start: impl for<'a> FnOnce(&Network<'a>) -> Result<Dhcp<'a>>,
+) -> Result<()> {
+    surplus_tests::test(name, |lab| {
+        let network = Network::new(lab)?;
+        let _dhcp = start(&network)?;
+        let marketplace = Marketplace::start_in(network.switch())?;
+        let site = site(&marketplace, 1)?;
+        let _server = BootServer::start_without_dhcp(network.switch(), &site)?;
+        let mut machine = way
+            .machine(lab, network.switch(), "host", network.port()?)?
+            .memory_mib(512)
+            .without_virtualisation()
+            .start()?;
+        enrolled(&mut machine, ENROLLED).map(drop)
+    })
+}
+
+#[test]
+fn dnsmasq_with_our_settings_boots_a_host_by_uefi_pxe() -> Result<()> {
+    boots_by_settings("netboot-dnsmasq", Way::UefiPxe, |network| {
+        Dhcp::start_dnsmasq(network)
+    })
+}
+
+#[test]
+fn kea_with_our_settings_boots_a_host_by_uefi_http() -> Result<()> {
+    boots_by_settings("netboot-kea", Way::HttpBoot, |network| {
+        Dhcp::start_kea(network)
     })
 }
 
@@ -159,9 +193,9 @@ fn signing_server<'a>(
 struct Arrival {
     name: String,
     host: String,
-    /// From power-on, and from the kernel's start.
+    /// Since all were powered on. The host's own clock says little where many
+    /// machines are emulated on few processors.
     seconds: f64,
-    since_kernel: f64,
     cpu_seconds: f64,
 }
 
@@ -176,9 +210,9 @@ fn a_rack_of_eight_boots_by_every_way_at_once_and_enrols() -> Result<()> {
         let server = signing_server(switch, &site(&marketplace, 8)?, &owner)?;
         let rack = [
             ("rom-1", Way::RomBios, 512),
-            ("rom-2", Way::RomBios, 384),
-            ("undionly-1", Way::Undionly, 512),
-            ("undionly-2", Way::Undionly, 512),
+            ("rom-2", Way::RomBios, 512),
+            ("rom-3", Way::RomBios, 384),
+            ("undionly", Way::Undionly, 512),
             ("uefi-1", Way::UefiPxe, 512),
             ("uefi-2", Way::UefiPxe, 512),
             ("http", Way::HttpBoot, 512),
@@ -194,7 +228,7 @@ fn a_rack_of_eight_boots_by_every_way_at_once_and_enrols() -> Result<()> {
                 .without_virtualisation()
                 .one_of_many();
             let machine = match name {
-                SECURE => machine.secure_boot(owner.variables()),
+                SECURE => machine.secure_boot(owner.variables()).shell(),
                 _ => machine,
             };
             machines.push((name, machine.start()?));
@@ -220,10 +254,6 @@ fn a_rack_of_eight_boots_by_every_way_at_once_and_enrols() -> Result<()> {
         let hosts: Vec<Host> = marketplace.operator()?.ask(&["hosts"])?;
         let registered: BTreeSet<_> = hosts.iter().map(|host| host.id.to_string()).collect();
         ensure!(ids.len() == rack.len() && ids == registered, "{hosts:?}");
-        let checked = machines.iter_mut().find(|(name, _)| *name == SECURE);
-        let (_, machine) = checked.context("one of the rack has Secure Boot")?;
-        let said = machine.lines().iter().any(|line| line.contains(CHECKED));
-        ensure!(said, "Secure Boot was not on");
         Ok(())
     })
 }
@@ -231,25 +261,29 @@ fn a_rack_of_eight_boots_by_every_way_at_once_and_enrols() -> Result<()> {
 /// Waits for one machine, and then switches it off: the others need the
 /// processors, and what a host does once enrolled is no part of this.
 fn arrive(name: &str, machine: &mut Machine, begun: Instant) -> Result<Arrival> {
-    let (host, since_kernel) = enrolled(machine, RACK.saturating_sub(begun.elapsed()))?;
+    let host = enrolled(machine, RACK.saturating_sub(begun.elapsed()))?;
     let arrival = Arrival {
         name: name.to_owned(),
         host,
         seconds: begun.elapsed().as_secs_f64(),
-        since_kernel,
         cpu_seconds: machine.cpu_seconds(),
     };
+    if name == SECURE {
+        machine.shell()?.wait_ready(ENROLLED)?;
+        let log = machine.shell()?.run("dmesg", ENROLLED)?;
+        ensure!(log.contains(CHECKED), "Secure Boot was not on");
+    }
     machine.pull_the_plug();
     Ok(arrival)
 }
 
 fn report(arrivals: &[Result<Arrival>], server: f64) {
     println!("boot server: {server:.1} CPU seconds");
-    println!("host         power-on → enrolled   kernel → enrolled   CPU seconds");
+    println!("host         power-on → enrolled   CPU seconds");
     for arrival in arrivals.iter().flatten() {
         println!(
-            "{:<12} {:>19.1}   {:>17.1}   {:>11.1}",
-            arrival.name, arrival.seconds, arrival.since_kernel, arrival.cpu_seconds
+            "{:<12} {:>19.1} {:>13.1}",
+            arrival.name, arrival.seconds, arrival.cpu_seconds
         );
     }
 }

@@ -355,8 +355,7 @@ fn dhcp_that_comes_late_is_waited_for() -> Result<()> {
 fn a_network_with_ipv6_alone_is_enough_to_fetch_the_root() -> Result<()> {
     surplus_tests::test("netboot-ipv6", |lab| {
         let network = Network::new(lab)?;
-        let mut dhcp = Dhcp::stopped(&network, Family::V6, &[])?;
-        dhcp.resume()?;
+        let _dhcp = Dhcp::start_for(&network, Family::V6)?;
         let image = lab.root().join("target/image");
         let _server = plain_http(network.switch(), ipv6(1).into(), 8081, &image)?;
         let words = format!("surplus.root=http://[{}]:8081/root.img", ipv6(1));

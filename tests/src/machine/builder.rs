@@ -317,6 +317,7 @@ impl<'a> Builder<'a> {
             directory,
             shell,
             cpu_seconds: 0.0,
+            cpu_counted: Instant::now(),
             started: Instant::now(),
         })
     }

@@ -1,8 +1,9 @@
-//! The network's plain DHCP server: dnsmasq on a station of its own, which
-//! knows nothing of booting unless a test tells it.
+//! The network's DHCP server, on a station of its own: usually dnsmasq that
+//! knows nothing of booting, or one with the settings that operators get.
 
-use std::fs::File;
-use std::process::Stdio;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -11,6 +12,9 @@ use super::{Network, Station, ipv4};
 use crate::process::Supervised;
 
 const START: Duration = Duration::from_secs(20);
+
+/// The server is 10.77.0.2.
+const HOST: u8 = 2;
 
 /// Which addresses a server gives out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,72 +25,85 @@ pub enum Family {
     Both,
 }
 
-/// A DHCP server that can be stopped and started; it remembers its leases.
+/// A DHCP server that can be stopped and started.
 #[derive(Debug)]
 pub struct Dhcp<'a> {
     station: Station<'a>,
-    options: Vec<String>,
+    server: Server,
     process: Option<Supervised>,
+}
+
+/// Which program, and what it is told.
+#[derive(Debug)]
+enum Server {
+    /// dnsmasq with options alone; it remembers its leases.
+    Plain {
+        family: Family,
+    },
+    Dnsmasq {
+        settings: PathBuf,
+    },
+    Kea {
+        settings: PathBuf,
+    },
 }
 
 impl<'a> Dhcp<'a> {
     /// The usual one, running.
     pub fn start(network: &Network<'a>) -> Result<Self> {
-        let mut dhcp = Self::stopped(network, Family::V4, &[])?;
+        Self::start_for(network, Family::V4)
+    }
+
+    /// The same for other kinds of addresses.
+    pub fn start_for(network: &Network<'a>, family: Family) -> Result<Self> {
+        Self::start_server(network.station("dhcp", HOST)?, Server::Plain { family })
+    }
+
+    /// dnsmasq as `pxe/dnsmasq.conf` has it, filled in for this network.
+    pub fn start_dnsmasq(network: &Network<'a>) -> Result<Self> {
+        let station = network.station("dhcp", HOST)?;
+        let settings = filled(&station, "dnsmasq.conf", &[])?;
+        Self::start_server(station, Server::Dnsmasq { settings })
+    }
+
+    /// Kea as `pxe/kea-dhcp4.conf` has it, filled in for this network.
+    pub fn start_kea(network: &Network<'a>) -> Result<Self> {
+        let station = network.station("dhcp", HOST)?;
+        // Where Kea would keep leases there is none of its directories.
+        let in_memory = ("\"memfile\"", "\"memfile\", \"persist\": false");
+        let settings = filled(&station, "kea-dhcp4.conf", &[in_memory])?;
+        Self::start_server(station, Server::Kea { settings })
+    }
+
+    fn start_server(station: Station<'a>, server: Server) -> Result<Self> {
+        let mut dhcp = Self {
+            station,
+            server,
+            process: None,
+        };
         dhcp.resume()?;
         Ok(dhcp)
     }
 
-    /// One that does not run yet, with further options of dnsmasq(8).
-    pub fn stopped(network: &Network<'a>, family: Family, options: &[&str]) -> Result<Self> {
-        let station = network.station("dhcp", 2)?;
-        let mut options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        if family != Family::V6 {
-            let range = format!("--dhcp-range={},{},10m", ipv4(100), ipv4(199));
-            options.push(range);
-        }
-        if family != Family::V4 {
-            options.push("--enable-ra".to_owned());
-            options.push("--dhcp-range=fd77::,ra-only".to_owned());
-        }
-        Ok(Self {
-            station,
-            options,
-            process: None,
-        })
-    }
-
-    /// Starts it, also after [`stop`](Self::stop).
+    /// Starts it again, after [`stop`](Self::stop).
     pub fn resume(&mut self) -> Result<()> {
-        let lab = self.station.lab();
-        let path = lab.logs().join("dhcp.log");
+        let path = self.station.lab().logs().join("dhcp.log");
         let log = File::options().create(true).append(true).open(&path);
         let log = log.with_context(|| format!("could not open {}", path.display()))?;
         let also = log.try_clone()?;
-        let mut command = self.station.tool("dnsmasq");
-        command
-            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0"])
-            .args(["--user=root", "--group=root", "--bind-interfaces"])
-            .arg(format!("--interface={}", self.station.interface()))
-            .args(["--dhcp-authoritative", "--no-ping", "--log-dhcp"])
-            .args(["--log-facility=-", "--pid-file="])
-            .arg(format!(
-                "--dhcp-leasefile={}",
-                lab.scratch().join("dhcp.leases").display()
-            ))
-            .args(&self.options);
+        let command = self.command();
         let process = self.process.insert(Supervised::spawn(&command, |command| {
             command.stdin(Stdio::null()).stdout(log).stderr(also);
         })?);
+        // Of advertisements alone there is no port to see.
+        let silent = matches!(&self.server, Server::Plain { family } if *family == Family::V6);
         let deadline = Instant::now() + crate::patience(START);
-        // Port 67 of UDP; with advertisements alone there is nothing to see.
-        let v4 = self.options.iter().any(|option| option.ends_with(",10m"));
-        while v4 && !self.station.hears(67)? {
+        while !silent && !self.station.hears(67)? {
             if let Some(status) = process.ended()? {
-                bail!("dnsmasq ended ({status}): see {}", path.display());
+                bail!("the DHCP server ended ({status}): see {}", path.display());
             }
             if Instant::now() >= deadline {
-                bail!("dnsmasq does not listen: see {}", path.display());
+                bail!("the DHCP server does not listen: see {}", path.display());
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
@@ -97,4 +114,60 @@ impl<'a> Dhcp<'a> {
     pub fn stop(&mut self) {
         self.process = None;
     }
+
+    fn command(&self) -> Command {
+        let scratch = self.station.lab().scratch();
+        if let Server::Kea { settings } = &self.server {
+            let mut command = Command::new("kea-dhcp4");
+            command
+                .arg("-c")
+                .arg(settings)
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("KEA_LOCKFILE_DIR", scratch)
+                .env("KEA_PIDFILE_DIR", scratch);
+            return self.station.enter(&command);
+        }
+        let mut command = self.station.tool("dnsmasq");
+        command
+            .args(["--keep-in-foreground", "--user=root", "--group=root"])
+            // Each offer would wait for an answer to a ping.
+            .args(["--no-ping", "--log-dhcp", "--log-facility=-", "--pid-file="])
+            .arg(format!(
+                "--dhcp-leasefile={}",
+                scratch.join("dhcp.leases").display()
+            ));
+        match &self.server {
+            Server::Dnsmasq { settings } => {
+                command.arg(format!("--conf-file={}", settings.display()));
+            }
+            Server::Plain { family } => {
+                command
+                    .args(["--conf-file=/dev/null", "--port=0", "--bind-interfaces"])
+                    .arg(format!("--interface={}", self.station.interface()));
+                if *family != Family::V6 {
+                    command.arg(format!("--dhcp-range={},{},10m", ipv4(100), ipv4(199)));
+                }
+                if *family != Family::V4 {
+                    command.args(["--enable-ra", "--dhcp-range=fd77::,ra-only"]);
+                }
+            }
+            Server::Kea { .. } => (),
+        }
+        command
+    }
+}
+
+/// Settings from `pxe/` with this network's addresses in the places of those
+/// that stand for an operator's.
+fn filled(station: &Station<'_>, name: &str, changes: &[(&str, &str)]) -> Result<PathBuf> {
+    let path = station.lab().root().join("pxe").join(name);
+    let text = fs::read_to_string(&path);
+    let text = text.with_context(|| format!("could not read {}", path.display()))?;
+    let mut text = text.replace("192.0.2.", "10.77.0.");
+    for (from, to) in changes {
+        text = text.replace(from, to);
+    }
+    let file = station.lab().scratch().join(name);
+    fs::write(&file, text)?;
+    Ok(file)
 }
