@@ -2,8 +2,8 @@
 //!
 //! What always holds: at most one is, so that the way out is never in doubt
 //! with several ports on one network. The first one wins, and stays until it is
-//! lost, its cable is pulled while another has one, or nothing could be reached
-//! over it and the next one's turn comes.
+//! lost, its cable is pulled and another one has a lease or gets one, or nothing
+//! could be reached over it and the next one's turn comes.
 
 use std::time::Instant;
 
@@ -22,6 +22,8 @@ struct Held {
     link: Link,
     lease: Lease,
     end: Instant,
+    /// Whether its cable is in.
+    linked: bool,
 }
 
 /// The leases of all links, in the order in which they came.
@@ -42,6 +44,7 @@ impl Choice {
             link: link.clone(),
             end: now + lease.time,
             lease,
+            linked: true,
         };
         match self.position(link) {
             Some(at) => self.held[at] = held,
@@ -55,13 +58,13 @@ impl Choice {
         self.settle()
     }
 
-    /// The cable is out: another link with a lease takes over. If there is none
-    /// the lease stays in use, since most cables come back.
+    /// The cable is out: a link that has one takes over, now or when it gets a
+    /// lease. Until then the lease stays in use, since most cables come back.
     pub(crate) fn unlinked(&mut self, link: &Link) -> Vec<Step> {
-        if self.held.len() > 1 {
-            return self.lost(link);
+        if let Some(at) = self.position(link) {
+            self.held[at].linked = false;
         }
-        Vec::new()
+        self.settle()
     }
 
     /// Gives up what is over at this time.
@@ -88,8 +91,12 @@ impl Choice {
         self.replace(first)
     }
 
-    /// Keeps the one in use if it is still held, else takes the first.
+    /// Keeps the one in use if it is still held, else takes the first. Those
+    /// without a cable count only while there is no other.
     fn settle(&mut self) -> Vec<Step> {
+        if self.held.iter().any(|held| held.linked) {
+            self.held.retain(|held| held.linked);
+        }
         let kept = self
             .used
             .as_ref()
@@ -201,11 +208,21 @@ mod tests {
     #[test]
     fn a_pulled_cable_costs_the_lease_only_if_there_is_another() {
         let now = Instant::now();
+        let turn = [
+            Step::Remove(link(0), lease(0)),
+            Step::Use(link(1), lease(1)),
+        ];
+        let mut choice = Choice::default();
+        choice.leased(&link(0), lease(0), now);
+        choice.leased(&link(1), lease(1), now);
+        assert_eq!(choice.unlinked(&link(0)), turn);
+
+        // The other one's lease comes after the cable went.
         let mut choice = Choice::default();
         choice.leased(&link(0), lease(0), now);
         assert_eq!(choice.unlinked(&link(0)), []);
-        choice.leased(&link(1), lease(1), now);
-        assert_eq!(choice.unlinked(&link(0)).len(), 2);
+        assert_eq!(choice.used(), Some((&link(0), &lease(0))));
+        assert_eq!(choice.leased(&link(1), lease(1), now), turn);
         assert_eq!(
             choice.expire(now + Duration::from_secs(60)),
             [Step::Remove(link(1), lease(1))]
