@@ -19,12 +19,14 @@ use surplus_stage::Stage;
 
 use self::error::FetchError;
 use self::http::{Body, Http};
+use self::pace::{Pace, Paced};
 use self::tree::Tree;
 use crate::conf::{BLOCK, RootConf};
 use crate::net::url::RootUrl;
 
 pub(crate) mod error;
 pub(crate) mod http;
+mod pace;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,12 @@ pub(crate) mod tree;
 const PROGRESS: Duration = Duration::from_secs(5);
 /// After all addresses failed one after the other; longer each time.
 const PAUSES: [u64; 5] = [1, 2, 4, 8, 15];
+
+/// Slower than this, another address is tried if there is one.
+const PACE: Pace = Pace {
+    bytes: 64 * 1024,
+    time: Duration::from_secs(10),
+};
 
 /// The world around a fetch.
 pub(crate) trait Around {
@@ -71,12 +79,23 @@ pub(crate) fn fetch(
     http: &Http,
     around: &impl Around,
 ) -> Result<Fetched, FetchError> {
+    fetch_at(conf, image, http, around, PACE)
+}
+
+fn fetch_at(
+    conf: &RootConf,
+    image: &File,
+    http: &Http,
+    around: &impl Around,
+    least: Pace,
+) -> Result<Fetched, FetchError> {
     let began = Instant::now();
     let mut fetch = Fetch {
         conf,
         image,
         http,
         around,
+        pace: None,
         tree: None,
         position: 0,
         said: began,
@@ -87,6 +106,8 @@ pub(crate) fn fetch(
         let urls = around.urls();
         let url = &urls[turn % urls.len()];
         let before = fetch.position;
+        // A slow server is better than none: once all failed, it has its time.
+        fetch.pace = (failures + 1 < urls.len()).then_some(least);
         let error = match fetch.attempt(url) {
             Ok(()) => {
                 return Ok(Fetched {
@@ -138,6 +159,8 @@ struct Fetch<'a, A> {
     image: &'a File,
     http: &'a Http,
     around: &'a A,
+    /// The least at which this attempt goes on.
+    pace: Option<Pace>,
     tree: Option<Tree>,
     /// The first data byte that is still missing.
     position: u64,
@@ -214,7 +237,10 @@ impl<A: Around> Fetch<'_, A> {
                 });
             }
         }
-        Ok(reader)
+        Ok(match self.pace {
+            Some(pace) => Box::new(Paced::new(reader, pace)),
+            None => reader,
+        })
     }
 }
 

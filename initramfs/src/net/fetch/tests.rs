@@ -239,6 +239,34 @@ fn a_dead_address_costs_little_and_is_passed_over() {
 }
 
 #[test]
+fn a_slow_server_gives_way_to_another_and_serves_where_there_is_none() {
+    let (image, conf) = image(300);
+    // A pace that nothing on this machine keeps.
+    let least = Pace {
+        bytes: u64::MAX,
+        time: Duration::ZERO,
+    };
+    let (slow, other) = (
+        Server::start(image.clone(), vec![]),
+        Server::start(image.clone(), vec![]),
+    );
+    let http = Http::new(Arc::new(Vec::new));
+    for (servers, serves, said) in [
+        (vec![&slow, &other], &other, "ended"),
+        (vec![&slow], &slow, ""),
+    ] {
+        let around = Watched::new(&servers);
+        let file = tempfile::tempfile().unwrap();
+        let fetched = fetch_at(&conf, &file, &http, &around, least).unwrap();
+        assert_eq!(fetched.url, serves.url());
+        assert!(content(&file) == image);
+        let text = around.text();
+        assert!(text.contains(said), "{text}");
+        assert_eq!(text.contains("too slow: "), servers.len() > 1, "{text}");
+    }
+}
+
+#[test]
 fn the_longest_pause_comes_again_and_again() {
     let seconds = |failures, urls| pause_after(failures, urls).map(|pause| pause.as_secs());
     let of_two: Vec<_> = (1..=6).map(|failures| seconds(failures, 2)).collect();
