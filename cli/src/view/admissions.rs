@@ -31,7 +31,7 @@ impl View {
 /// Who let a host in.
 pub(super) fn admission(by: &Admission) -> String {
     match by {
-        Admission::Token { name } => format!("token {name}"),
+        Admission::Token { name, .. } => format!("token {name}"),
         Admission::Rule { id } => format!("admission rule {id}"),
         Admission::Operator { key } => format!("an operator (API key {key})"),
     }

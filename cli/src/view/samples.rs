@@ -93,6 +93,7 @@ pub(crate) fn host(number: u8) -> Host {
         address: Some([192, 0, 2, 10].into()),
         admitted_by: Some(Admission::Token {
             name: "rack1".into(),
+            id: None,
         }),
         enrolled_at: "2026-04-30T08:00:00Z".parse().unwrap(),
         certificate_expires_at: "2026-07-30T08:00:00Z".parse().unwrap(),

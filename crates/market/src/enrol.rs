@@ -3,6 +3,7 @@
 //! What always holds: a host is known by its key, and one key names one host.
 //! The same hardware coming back with a new key keeps its id if a token, an
 //! operator or an admission rule says so; from then on the old key is unknown.
+//! What admitted it does not count it again, if its key lived in memory.
 //! A machine that still calls is never replaced by one that claims to be it:
 //! the claimant waits until the old one is silent, or calls again and so proves
 //! to be another. An admission rule, which no secret stands behind, undoes no
@@ -103,10 +104,7 @@ pub async fn enrol<T: Tx>(
         }
     }
     let token = match &applicant.token {
-        Some(hash) => {
-            let token = tx.token(hash).await?.ok_or(TokenRefusal::Unknown)?;
-            Some(token::spend(&token, now, applicant.from)?)
-        }
+        Some(hash) => Some(tx.token(hash).await?.ok_or(TokenRefusal::Unknown)?),
         None => None,
     };
     let entered = known.is_some();
@@ -115,18 +113,25 @@ pub async fn enrol<T: Tx>(
     let hosts = forget_former_asks(tx, &host, now).await?;
     let standing = standing(&hosts, &host, presence, now);
     let voucher = match (token, &host.admitted_by) {
-        (Some(token), _) => Ok(Voucher::Token(token)),
+        (Some(token), _) => {
+            let counted = voucher::counted(&token, &hosts, standing);
+            let token = token::spend(&token, now, applicant.from, counted)?;
+            Ok(Voucher::Token(token))
+        }
         (None, Some(Admission::Operator { key })) => Ok(Voucher::Operator(key.clone())),
         (None, _) => voucher::by_rule(tx, now, &hosts, &host, standing).await?,
     };
+    let waits = voucher.is_err() || matches!(standing, Standing::Waits(_));
+    if waits && !entered {
+        let pending = hosts.iter().filter(|host| host.state == HostState::Pending);
+        let waiting = pending.count();
+        if waiting >= MAX_PENDING {
+            return Err(EnrolError::Crowded { waiting });
+        }
+    }
     match voucher {
         Ok(voucher) => Ok(admit(tx, presence, now, &hosts, standing, host, voucher).await?),
         Err(why) => {
-            let pending = hosts.iter().filter(|host| host.state == HostState::Pending);
-            let waiting = pending.count();
-            if !entered && waiting >= MAX_PENDING {
-                return Err(EnrolError::Crowded { waiting });
-            }
             host.detail = format!(
                 "waits for approval: asked to join without a token from {}; {why}",
                 applicant.from.to_canonical()

@@ -21,7 +21,7 @@
 
 mod fixtures;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, join3};
 use surplus_protocol::admission::Admission;
 use surplus_protocol::agent::SyncRequest;
 use surplus_protocol::api::{CreateLease, CreateToken, HostState, QuoteRequest};
@@ -60,6 +60,7 @@ macro_rules! for_each_promise_of_a_store {
         $test!(admission_rules_come_and_go);
         $test!(of_many_enrolments_racing_for_a_rule_so_many_win_as_it_says);
         $test!(a_host_that_was_restarted_comes_back_by_a_rule);
+        $test!(hosts_that_were_restarted_come_back_on_their_spent_token);
         $test!(a_lease_lives_from_token_to_bill);
     };
 }
@@ -479,6 +480,59 @@ pub async fn a_host_that_was_restarted_comes_back_by_a_rule<S: Store>(store: &S)
     let back = back.unwrap();
     assert_eq!((back.id, back.key), (host_record(1).id, digest(9)));
     assert_eq!(store.read().await.unwrap().hosts().await.unwrap(), [back]);
+}
+
+/// A rack of three on a token for three, after a power cut.
+pub async fn hosts_that_were_restarted_come_back_on_their_spent_token<S: Store>(store: &S) {
+    let rack = 1..=3_u8;
+    let spent = TokenRecord {
+        used: 3,
+        ..token_record(1, 3)
+    };
+    let mut tx = store.begin().await.unwrap();
+    tx.put_token(&token_record(1, 3)).await.unwrap();
+    tx.commit().await.unwrap();
+    let ask = async |at: i64, key: u8, who: u8| {
+        let mut tx = store.begin().await?;
+        let presence = Presence::new(second(0));
+        let asks = Applicant {
+            key: digest(key),
+            ..applicant(who)
+        };
+        let fresh = HostId::from_bytes([key; 16]);
+        let host = enrol(&mut tx, &presence, second(at), fresh, &asks).await?;
+        tx.commit().await?;
+        Ok::<_, EnrolError>(host)
+    };
+    for n in rack.clone() {
+        assert_eq!(ask(1, n, n).await.unwrap().state, HostState::Enrolled);
+    }
+    let mut tx = store.read().await.unwrap();
+    assert_eq!(tx.tokens().await.unwrap(), std::slice::from_ref(&spent));
+    drop(tx);
+    let (first, second_, third) = join3(ask(500, 11, 1), ask(500, 12, 2), ask(500, 13, 3)).await;
+    for (n, back) in rack.zip([first, second_, third]) {
+        let back = back.unwrap();
+        assert_eq!(
+            (back.id, back.key, back.state),
+            (
+                HostId::from_bytes([n; 16]),
+                digest(10 + n),
+                HostState::Enrolled
+            ),
+            "{}",
+            back.detail
+        );
+    }
+    let other = ask(500, 14, 4).await;
+    assert!(
+        matches!(other, Err(EnrolError::Token(TokenRefusal::Spent { .. }))),
+        "{other:?}"
+    );
+    let mut tx = store.read().await.unwrap();
+    assert_eq!(tx.tokens().await.unwrap(), [spent]);
+    assert_eq!(tx.hosts().await.unwrap().len(), 3);
+    assert!(tx.host_of_key(&digest(1)).await.unwrap().is_none());
 }
 
 pub async fn a_lease_lives_from_token_to_bill<S: Store>(store: &S) {

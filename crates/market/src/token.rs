@@ -1,7 +1,8 @@
 //! Join tokens: how often, until when and from where each may be used.
 //!
 //! What always holds: a token is counted in the same transaction that enrols
-//! the host, so two enrolments racing for its last use cannot both have it.
+//! the host, so two enrolments racing for its last use cannot both have it; a
+//! use is a host, not a boot of it.
 
 use std::net::IpAddr;
 
@@ -46,7 +47,8 @@ pub enum CreateTokenError {
     Store(#[from] StoreError),
 }
 
-/// The token once more used, where it admits a host that calls from `from`.
+/// The token once more used, where it admits a host that calls from `from`. A
+/// host that was `counted` before spends nothing.
 ///
 /// # Errors
 ///
@@ -55,6 +57,7 @@ pub fn spend(
     token: &TokenRecord,
     now: Timestamp,
     from: IpAddr,
+    counted: bool,
 ) -> Result<TokenRecord, TokenRefusal> {
     let name = || token.name.clone();
     if let Some(at) = token.expires_at.filter(|at| *at <= now) {
@@ -69,6 +72,9 @@ pub fn spend(
             from,
             networks,
         });
+    }
+    if counted {
+        return Ok(token.clone());
     }
     if let Some(uses) = token.uses.filter(|uses| token.used >= *uses) {
         return Err(TokenRefusal::Spent {
@@ -172,9 +178,9 @@ mod tests {
     #[test]
     fn a_single_use_token_is_spent_after_one() {
         let from = "192.0.2.7".parse().unwrap();
-        let once = spend(&token(), at(1), from).unwrap();
+        let once = spend(&token(), at(1), from, false).unwrap();
         assert!(matches!(
-            spend(&once, at(1), from),
+            spend(&once, at(1), from, false),
             Err(TokenRefusal::Spent { .. })
         ));
     }
@@ -182,11 +188,13 @@ mod tests {
     #[test]
     fn an_expired_token_is_refused_from_the_second_it_expires() {
         let from = "192.0.2.7".parse().unwrap();
-        assert!(spend(&token(), at(99), from).is_ok());
-        assert!(matches!(
-            spend(&token(), at(100), from),
-            Err(TokenRefusal::Expired { .. })
-        ));
+        for counted in [false, true] {
+            assert!(spend(&token(), at(99), from, counted).is_ok());
+            assert!(matches!(
+                spend(&token(), at(100), from, counted),
+                Err(TokenRefusal::Expired { .. })
+            ));
+        }
     }
 
     #[test]
@@ -196,11 +204,11 @@ mod tests {
             ("::ffff:192.0.2.7", true),
             ("::1", false),
         ] {
-            assert_eq!(
-                spend(&token(), at(1), from.parse().unwrap()).is_ok(),
-                good,
-                "{from}"
-            );
+            let from = from.parse().unwrap();
+            for counted in [false, true] {
+                let spent = spend(&token(), at(1), from, counted);
+                assert_eq!(spent.is_ok(), good, "{from}");
+            }
         }
     }
 }

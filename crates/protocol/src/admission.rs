@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::AdmissionRuleId;
+use crate::ids::{AdmissionRuleId, TokenId};
 use crate::inventory::HardwareIdentity;
 
 /// Longest serial number or rack label, in characters.
@@ -250,7 +250,14 @@ pub struct AdmissionRule {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Admission {
     /// It had the join token of this name.
-    Token { name: String },
+    Token {
+        name: String,
+        /// Tells it from a later one of the same name. None where the host
+        /// joined before this was kept.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
+        id: Option<TokenId>,
+    },
     /// An admission rule, which may have been deleted since.
     Rule {
         #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]

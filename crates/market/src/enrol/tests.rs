@@ -1,9 +1,10 @@
 use futures_util::FutureExt as _;
 
-use surplus_protocol::ids::BootId;
+use surplus_protocol::ids::{BootId, TokenId};
 
 use super::*;
 use crate::memory::MemoryStore;
+use crate::records::TokenRecord;
 use crate::store::Store as _;
 use crate::suite::{address, applicant, digest, furnish, host_record, second, token_record};
 
@@ -293,6 +294,173 @@ fn hardware_that_was_turned_away_and_is_vouched_for_again_is_known_to_be_it() {
         assert_eq!(host.unwrap().state, HostState::Enrolled);
         let old = tx.host(host_record(1).id).await.unwrap().unwrap();
         assert_eq!(old.replaced_by, Some(fresh));
+    });
+}
+
+/// Host 1 as the token let it in.
+fn let_in() -> HostRecord {
+    let token = token_record(1, 1);
+    HostRecord {
+        admitted_by: Some(Admission::Token {
+            name: token.name,
+            id: Some(token.id),
+        }),
+        ..host_record(1)
+    }
+}
+
+/// What host 1's hardware hears that asks at second 500 with another key and
+/// a spent token, and the register after it.
+async fn on_a_spent_token(
+    old: HostRecord,
+    token: TokenRecord,
+    last_call: i64,
+) -> (Result<HostRecord, EnrolError>, Vec<HostRecord>) {
+    let store = MemoryStore::default();
+    furnish(&store, &[old], &[]).await;
+    let mut tx = store.begin().await.unwrap();
+    let spent = TokenRecord { used: 1, ..token };
+    tx.put_token(&spent).await.unwrap();
+    let mut presence = Presence::new(second(0));
+    presence.answered(host_record(1).id, second(last_call));
+    let again = Applicant {
+        key: digest(9),
+        ..applicant(1)
+    };
+    let fresh = HostId::from_bytes([9; 16]);
+    let heard = enrol(&mut tx, &presence, second(500), fresh, &again).await;
+    assert_eq!(tx.token(&spent.hash).await.unwrap(), Some(spent));
+    (heard, tx.hosts().await.unwrap())
+}
+
+#[test]
+fn a_host_is_not_counted_again_by_the_token_that_admitted_it() {
+    run(async {
+        let (heard, hosts) = on_a_spent_token(let_in(), token_record(1, 1), 100).await;
+        let back = heard.unwrap();
+        assert_eq!((back.id, back.key), (let_in().id, digest(9)));
+        assert_eq!(back.admitted_by, let_in().admitted_by);
+        assert_eq!(hosts, [back]);
+    });
+}
+
+#[test]
+fn on_a_spent_token_a_host_waits_while_its_old_boot_may_live() {
+    run(async {
+        let (heard, hosts) = on_a_spent_token(let_in(), token_record(1, 1), 450).await;
+        let waits = heard.unwrap();
+        assert_eq!(waits.state, HostState::Pending, "{}", waits.detail);
+        assert!(waits.detail.contains("alive a moment ago"));
+        assert!(hosts.contains(&let_in()), "{hosts:?}");
+    });
+}
+
+#[test]
+fn a_spent_token_brings_back_nobody_else() {
+    run(async {
+        let token = || token_record(1, 1);
+        let tpm = HostRecord {
+            key_storage: "tpm".to_owned(),
+            ..let_in()
+        };
+        let approved = HostRecord {
+            admitted_by: Some(Admission::Operator {
+                key: "admin".to_owned(),
+            }),
+            ..let_in()
+        };
+        let unrecorded = HostRecord {
+            admitted_by: Some(Admission::Token {
+                name: token().name,
+                id: None,
+            }),
+            ..let_in()
+        };
+        let rejected = HostRecord {
+            state: HostState::Rejected,
+            ..let_in()
+        };
+        let quarantined = HostRecord {
+            state: HostState::Quarantined,
+            ..let_in()
+        };
+        let other = HostRecord {
+            identity: host_record(2).identity,
+            ..let_in()
+        };
+        let namesake = TokenRecord {
+            id: TokenId::from_bytes([2; 16]),
+            ..token()
+        };
+        for (what, old, token) in [
+            ("a key in a TPM", tpm, token()),
+            ("an operator's host", approved, token()),
+            ("no token's id", unrecorded, token()),
+            ("turned away", rejected, token()),
+            ("quarantined", quarantined, token()),
+            ("other hardware", other, token()),
+            ("another token of the same name", let_in(), namesake),
+        ] {
+            let (heard, hosts) = on_a_spent_token(old.clone(), token, 100).await;
+            assert!(
+                matches!(heard, Err(EnrolError::Token(TokenRefusal::Spent { .. }))),
+                "{what}: {heard:?}"
+            );
+            assert_eq!(hosts, [old], "{what}");
+        }
+    });
+}
+
+#[test]
+fn on_a_spent_token_no_twin_of_a_live_host_joins() {
+    run(async {
+        let store = MemoryStore::default();
+        furnish(&store, &[let_in()], &[]).await;
+        let mut tx = store.begin().await.unwrap();
+        let spent = TokenRecord {
+            used: 1,
+            ..token_record(1, 1)
+        };
+        tx.put_token(&spent).await.unwrap();
+        let mut presence = Presence::new(second(0));
+        let twin = Applicant {
+            key: digest(9),
+            ..applicant(1)
+        };
+        let fresh = HostId::from_bytes([9; 16]);
+        presence.answered(let_in().id, second(450));
+        let waits = enrol(&mut tx, &presence, second(480), fresh, &twin).await;
+        assert_eq!(waits.unwrap().state, HostState::Pending);
+        presence.answered(let_in().id, second(490));
+        let heard = enrol(&mut tx, &presence, second(495), fresh, &twin).await;
+        assert!(
+            matches!(heard, Err(EnrolError::Token(TokenRefusal::Spent { .. }))),
+            "{heard:?}"
+        );
+        assert_eq!(tx.host(let_in().id).await.unwrap(), Some(let_in()));
+    });
+}
+
+#[test]
+fn only_so_many_wait_for_an_earlier_boot_to_fall_silent() {
+    run(async {
+        let store = MemoryStore::default();
+        furnish(&store, &[let_in()], &[]).await;
+        let mut tx = store.begin().await.unwrap();
+        tx.put_token(&token_record(1, 1)).await.unwrap();
+        let mut presence = Presence::new(second(0));
+        presence.answered(let_in().id, second(450));
+        for n in 0..=MAX_PENDING {
+            let mut bytes = [255; 32];
+            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            let id = HostId::from_u128(n as u128);
+            let claimant = Applicant {
+                key: Digest::from_sha256(bytes),
+                ..applicant(1)
+            };
+            let asked = enrol(&mut tx, &presence, second(480), id, &claimant).await;
+            assert_eq!(asked.is_ok(), n < MAX_PENDING, "{n}");
+        }
     });
 }
 

@@ -1,5 +1,5 @@
-//! Who vouches for a host that asks to join, and what an admission rule may
-//! vouch for.
+//! Who vouches for a host that asks to join, whom a token or a rule has counted
+//! before, and what an admission rule may vouch for.
 //!
 //! What always holds: a rule, which no secret stands behind, admits no machine
 //! beside a live one that says the same of itself, none that an operator turned
@@ -21,7 +21,7 @@ const RAM: &str = "ram";
 /// Who vouches for a host.
 #[derive(Debug)]
 pub(super) enum Voucher {
-    /// A token, once more used.
+    /// A token, once more used unless the host was counted before.
     Token(TokenRecord),
     /// The operator with this API key.
     Operator(String),
@@ -34,6 +34,7 @@ impl Voucher {
         match self {
             Self::Token(token) => Admission::Token {
                 name: token.name.clone(),
+                id: Some(token.id),
             },
             Self::Operator(key) => Admission::Operator { key: key.clone() },
             Self::Rule(rule) => Admission::Rule { id: rule.id },
@@ -72,6 +73,25 @@ impl Voucher {
     }
 }
 
+/// The host that one who asks is, or will be once its earlier boot is silent.
+fn known<'a>(hosts: &'a [HostRecord], standing: Standing<'a>) -> Option<&'a HostRecord> {
+    match standing {
+        Standing::Back(old) => Some(old),
+        Standing::Waits(id) => hosts.iter().find(|old| old.id == id),
+        Standing::New | Standing::Beside(_) => None,
+    }
+}
+
+/// Whether one who asks is a host that this token admitted, and lost its key
+/// with a reboot as it must.
+pub(super) fn counted(token: &TokenRecord, hosts: &[HostRecord], standing: Standing<'_>) -> bool {
+    let admitted = |old: &HostRecord| match &old.admitted_by {
+        Some(Admission::Token { id, .. }) => *id == Some(token.id),
+        _ => false,
+    };
+    known(hosts, standing).is_some_and(|old| old.key_storage == RAM && admitted(old))
+}
+
 /// The rule that vouches for the host, or why none does.
 pub(super) async fn by_rule<T: Tx>(
     tx: &mut T,
@@ -81,11 +101,7 @@ pub(super) async fn by_rule<T: Tx>(
     standing: Standing<'_>,
 ) -> Result<Result<Voucher, String>, StoreError> {
     let rules = tx.admission_rules().await?;
-    let known = match standing {
-        Standing::Back(old) => Some(old),
-        Standing::Waits(id) => hosts.iter().find(|old| old.id == id),
-        Standing::New | Standing::Beside(_) => None,
-    };
+    let known = known(hosts, standing);
     let before = match known.and_then(|old| old.admitted_by.as_ref()) {
         Some(Admission::Rule { id }) => Some(*id),
         _ => None,
