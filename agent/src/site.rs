@@ -37,6 +37,9 @@ const AREA: &str = "/run/surplus/site/area.toml";
 /// What an earlier agent of this boot fetched.
 const KEPT: &str = "/run/surplus/site/fetched.toml";
 
+/// The source's name for that file.
+pub const KEPT_NAME: &str = "network-kept";
+
 /// A site file may not be larger: nobody writes one, and it is read into memory.
 pub const LARGEST: u64 = 64 * 1024;
 
@@ -78,7 +81,7 @@ impl FileSource {
     /// again depends on no server.
     pub fn kept(root: &SysRoot) -> Self {
         Self {
-            name: "network-kept",
+            name: KEPT_NAME,
             path: root.path(KEPT),
         }
     }

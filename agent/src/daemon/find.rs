@@ -2,6 +2,7 @@
 //! in which order, and what the console says of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use surplus_protocol::inventory::BootSource;
 use surplus_site::{Pointer, Site};
@@ -16,7 +17,7 @@ use crate::network::look::KernelLinks;
 use crate::network::{self, Wanted};
 use crate::site::fetch::Fetch;
 use crate::site::medium::{KernelMounter, Media};
-use crate::site::{FileSource, Found, Search, Source};
+use crate::site::{FileSource, Found, KEPT_NAME, Search, Source};
 use crate::sysroot::SysRoot;
 
 /// Where systemd keeps the credentials that came from outside: SMBIOS, the
@@ -25,31 +26,31 @@ const SYSTEM_CREDENTIALS: &str = "/run/credentials/@system";
 
 const COMMAND_LINE: &str = "/proc/cmdline";
 
-/// A site file whose marketplace can be used, and whether the network was
-/// needed to find it.
-pub(super) async fn find_site(world: &World) -> (Site, Road, bool) {
+/// How soon, and how seldom at most (with as much again by chance), a host that
+/// is not let in asks whether its site file was changed.
+const ANOTHER: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(150)];
+
+/// A site file whose marketplace can be used.
+pub(super) struct Directions {
+    pub(super) site: Site,
+    pub(super) road: Road,
+    /// The network was needed to find it, and is as that left it.
+    pub(super) up: bool,
+    /// The file, where it came over the network in this boot.
+    fetched: Option<Vec<u8>>,
+}
+
+/// Looks until there is a site file that can be used.
+pub(super) async fn find_site(world: &World) -> Directions {
     world
         .board
         .update(|status| status.state = "looking for a site file".to_owned());
-    let root = &world.settings.root;
     let consoles = &*world.settings.consoles;
     let mut backoff = Backoff::quick();
     loop {
         let found = search(world).await;
         match Road::new(&found.site.marketplace) {
-            Ok(road) => {
-                world.board.update(|status| {
-                    status.site = found.site.place.name.clone();
-                    status.site_source = Some(found.source.clone());
-                });
-                if let Some(fetched) = &found.fetched
-                    && let Err(error) = fetched.keep(root)
-                {
-                    tracing::warn!(%error, "the site file is not kept for the next agent");
-                }
-                let fetched = found.fetched.is_some();
-                return (found.site, road.by_any_card(root.clone()), fetched);
-            }
+            Ok(road) => return directions(world, found, road),
             Err(error) => {
                 let next = "compare the site file with what `surplus site-file` prints; the host goes on looking";
                 let stage = Stage::new("site").with("source", &found.source);
@@ -57,6 +58,63 @@ pub(super) async fn find_site(world: &World) -> (Site, Road, bool) {
                 tokio::time::sleep(backoff.wait()).await;
             }
         }
+    }
+}
+
+/// Ends when the network has another site file than the one in use; never where
+/// that came from elsewhere.
+pub(super) async fn another_site(world: &World, in_use: &Directions) -> Directions {
+    let (pointer, _) = pointed_at(&world.settings.root);
+    let (Some(known), Some(pointer)) = (&in_use.fetched, pointer) else {
+        return std::future::pending().await;
+    };
+    let [first, longest] = ANOTHER;
+    let fetch = fetch(world, pointer);
+    let (found, road) = fetch.another(known, Backoff::new(first, longest)).await;
+    Directions {
+        // It may have been left half configured.
+        up: false,
+        ..directions(world, found, road)
+    }
+}
+
+/// Notes what was found, and keeps it for the next agent if it was fetched.
+fn directions(world: &World, found: Found, road: Road) -> Directions {
+    let root = &world.settings.root;
+    world.board.update(|status| {
+        status.site = found.site.place.name.clone();
+        status.site_source = Some(found.source.clone());
+    });
+    if let Some(fetched) = &found.fetched
+        && let Err(error) = fetched.keep(root)
+    {
+        tracing::warn!(%error, "the site file is not kept for the next agent");
+    }
+    Directions {
+        road: road.by_any_card(root.clone()),
+        up: found.fetched.is_some(),
+        fetched: over_the_network(root, &found),
+        site: found.site,
+    }
+}
+
+/// The site file, where this agent or an earlier one of this boot fetched it.
+fn over_the_network(root: &SysRoot, found: &Found) -> Option<Vec<u8>> {
+    match &found.fetched {
+        Some(fetched) => Some(fetched.bytes.clone()),
+        None if found.source == KEPT_NAME => FileSource::kept(root).read().ok().flatten(),
+        None => None,
+    }
+}
+
+fn fetch(world: &World, pointer: Pointer) -> Fetch<'_> {
+    let root = &world.settings.root;
+    Fetch {
+        pointer,
+        root: root.clone(),
+        clock: Arc::new(Kernel),
+        floor: clock::built_at(root),
+        consoles: &*world.settings.consoles,
     }
 }
 
@@ -76,14 +134,7 @@ async fn search(world: &World) -> Found {
         };
         let mut links = KernelLinks::open(root.clone(), Arc::clone(&world.bus));
         network::wait_until_up(&mut links, &Wanted::default(), consoles).await;
-        let fetch = Fetch {
-            pointer,
-            root: root.clone(),
-            clock: Arc::new(Kernel),
-            floor: clock::built_at(root),
-            consoles,
-        };
-        fetch.run().await
+        fetch(world, pointer).run().await
     };
     search.run(network, consoles).await
 }
@@ -143,6 +194,7 @@ fn sources(world: &World) -> Vec<Box<dyn Source>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::site::Fetched;
     use crate::sysroot::fixture::Tree;
 
     #[test]
@@ -175,5 +227,30 @@ mod tests {
         assert!(advice(&tree.root()).contains("surplus-image customize"));
         tree.file("/run/surplus/boot.conf", "source=network\nurl=http://a/b\n");
         assert!(advice(&tree.root()).contains("surplus-netboot serve --site"));
+    }
+
+    #[test]
+    fn a_file_that_an_earlier_agent_fetched_came_over_the_network_and_a_sticks_did_not() {
+        let tree = Tree::new();
+        let text = format!(
+            "version = 1\n[marketplace]\nurl = \"https://hub\"\nca_sha256 = \"sha256:{}\"\n",
+            "0".repeat(64)
+        );
+        let bytes = text.clone().into_bytes();
+        let fetched = Fetched {
+            url: "https://boot/site.toml".to_owned(),
+            bytes: bytes.clone(),
+        };
+        fetched.keep(&tree.root()).unwrap();
+        let found = |source: &str, fetched| Found {
+            site: Site::parse(&text).unwrap(),
+            source: source.to_owned(),
+            fetched,
+        };
+        let came = |found| over_the_network(&tree.root(), &found);
+        assert_eq!(came(found("network", Some(fetched))), Some(bytes.clone()));
+        let kept = FileSource::kept(&tree.root()).name();
+        assert_eq!(came(found(&kept, None)), Some(bytes));
+        assert_eq!(came(found("medium", None)), None);
     }
 }

@@ -8,13 +8,13 @@ use surplus_protocol::enrol::HostFacts;
 use surplus_site::Site;
 use surplus_stage::Stage;
 
-use super::find::find_site;
+use super::find::{Directions, another_site, find_site};
 use super::{DaemonError, World};
 use crate::backoff::Backoff;
 use crate::clock::{self, Kernel};
 use crate::enrol::{self, Credentials, Marketplace, Means, Pace};
 use crate::hub::{Road, in_one_line};
-use crate::identity::{Ram, Storage};
+use crate::identity::{Identity, Ram, Storage};
 use crate::inventory;
 use crate::network::look::KernelLinks;
 use crate::network::{self, Wanted, units};
@@ -43,10 +43,63 @@ pub(super) async fn join(world: &World) -> Result<Joined, DaemonError> {
 }
 
 async fn enter(world: &World) -> Result<Joined, DaemonError> {
+    let found = find_site(world).await;
+    let (directions, enrolled) = with_the_newest(
+        found,
+        async |directions| enrol(world, directions).await,
+        async |directions| another_site(world, directions).await,
+    )
+    .await;
+    let Enrolled {
+        facts,
+        storage,
+        floor,
+        identity,
+    } = enrolled?;
+    let Directions { site, road, .. } = directions;
+    let credentials = Credentials::new(&road, identity)?;
+    let authority = authority(&road, &credentials, &*world.settings.consoles).await;
+    Ok(Joined {
+        site,
+        road,
+        facts,
+        storage,
+        floor,
+        credentials,
+        authority,
+    })
+}
+
+/// Does what `found` says; does it anew with each other that comes before it is
+/// done, so that what keeps a host out can be mended.
+async fn with_the_newest<F, T>(
+    mut found: F,
+    work: impl AsyncFn(&F) -> T,
+    another: impl AsyncFn(&F) -> F,
+) -> (F, T) {
+    loop {
+        // Cancel-safe: the key is kept before it asks, and asks again; a
+        // certificate that is here is kept at once, and wins.
+        tokio::select! {
+            biased;
+            done = work(&found) => return (found, done),
+            other = another(&found) => found = other,
+        }
+    }
+}
+
+struct Enrolled {
+    facts: HostFacts,
+    storage: Ram,
+    floor: jiff::Timestamp,
+    identity: Identity,
+}
+
+async fn enrol(world: &World, directions: &Directions) -> Result<Enrolled, DaemonError> {
     let root = &world.settings.root;
     let consoles = &*world.settings.consoles;
-    let (site, road, up) = find_site(world).await;
-    bring_up(world, &site, up).await;
+    let Directions { site, road, up, .. } = directions;
+    bring_up(world, site, *up).await;
 
     let storage = Ram::at(world.settings.run_directory.join("identity"));
     let facts = HostFacts {
@@ -75,24 +128,18 @@ async fn enter(world: &World) -> Result<Joined, DaemonError> {
         board: &world.board,
         pace: Pace::default(),
     };
-    let token = site.marketplace.token.as_ref();
     let registrar = Marketplace {
-        road: &road,
+        road,
         client: road.anonymous()?,
-        token,
+        token: site.marketplace.token.as_ref(),
         facts: &facts,
     };
     let identity = enrol::identity(&registrar, &means).await?;
-    let credentials = Credentials::new(&road, identity)?;
-    let authority = authority(&road, &credentials, consoles).await;
-    Ok(Joined {
-        site,
-        road,
+    Ok(Enrolled {
         facts,
         storage,
         floor,
-        credentials,
-        authority,
+        identity,
     })
 }
 
@@ -107,7 +154,7 @@ async fn bring_up(world: &World, site: &Site, up: bool) {
     match units::write(root, &files) {
         Ok(false) if up => return,
         // Also where nothing is new: an agent may have been killed between.
-        Ok(_) if !files.is_empty() => apply(world).await,
+        Ok(changed) if changed || !files.is_empty() => apply(world).await,
         Ok(_) => {}
         Err(error) => {
             let what = format!(
@@ -153,3 +200,6 @@ async fn authority(road: &Road, credentials: &Credentials, consoles: &dyn Announ
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

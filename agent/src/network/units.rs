@@ -230,7 +230,8 @@ fn addressing(network: &Network, time: &[String]) -> String {
     text
 }
 
-/// Writes `files`; says whether any was not there already.
+/// Writes `files` and removes what an earlier site file needed besides; says
+/// whether anything was not so already.
 pub fn write(root: &SysRoot, files: &[UnitFile]) -> io::Result<bool> {
     let directory = root.path(DIRECTORY);
     let mut changed = false;
@@ -245,6 +246,12 @@ pub fn write(root: &SysRoot, files: &[UnitFile]) -> io::Result<bool> {
         fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
         fs::set_permissions(&path, Permissions::from_mode(0o644))?;
         changed = true;
+    }
+    for name in root.names(DIRECTORY) {
+        if is_ours(&name) && files.iter().all(|file| file.name != name) {
+            fs::remove_file(directory.join(name))?;
+            changed = true;
+        }
     }
     Ok(changed)
 }
@@ -408,5 +415,15 @@ mod tests {
         let fixed = planned("[network]\naddress = \"2001:db8::9/64\"\n", &[]);
         write(&tree.root(), &fixed).unwrap();
         assert!(!by_dhcp(&tree.root()));
+    }
+
+    #[test]
+    fn another_site_files_network_leaves_nothing_of_the_first() {
+        let tree = Tree::new();
+        tree.file("/run/systemd/network/20-surplus.network", "another's");
+        write(&tree.root(), &planned("[network]\nvlan = 7\n", &["eno1"])).unwrap();
+        assert!(write(&tree.root(), &[]).unwrap());
+        assert_eq!(tree.root().names(DIRECTORY), ["20-surplus.network"]);
+        assert!(!write(&tree.root(), &[]).unwrap());
     }
 }

@@ -6,6 +6,8 @@
 //! error may be mended on it; a clock that stands at 1970 is set by the pinned
 //! server's word before its certificate is judged.
 
+mod again;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 use super::{Fetched, Found, LARGEST};
 use crate::backoff::Backoff;
 use crate::clock::{self, SystemClock};
-use crate::hub::{about_time, in_one_line};
+use crate::hub::{RoadError, about_time, in_one_line};
 use crate::network::look;
 use crate::stages::{Announce, Repeating};
 use crate::sysroot::SysRoot;
@@ -52,6 +54,8 @@ enum FetchError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Site(#[from] SiteError),
+    #[error(transparent)]
+    Road(#[from] RoadError),
 }
 
 impl Fetch<'_> {
@@ -147,6 +151,10 @@ fn explain(error: &FetchError) -> (String, String) {
             let next = format!("mend the file on its server: {}", error.next());
             return (error.problem(), format!("{next}; the host goes on asking"));
         }
+        FetchError::Road(error) => (
+            in_one_line(error),
+            "compare the site file with what `surplus site-file` prints",
+        ),
         FetchError::Build(error) => (in_one_line(error), "mend surplus.site="),
         FetchError::Client(error) => (in_one_line(error), what_next(error)),
     };

@@ -284,3 +284,51 @@ async fn a_clock_at_1970_is_set_by_the_pinned_server_and_by_no_other() {
         "{lines:#?}"
     );
 }
+
+#[tokio::test]
+async fn of_the_files_that_come_later_only_one_that_is_new_and_right_is_taken() {
+    let bad = FILE.replace("\nurl", "\nurll");
+    let no_ca = FILE.replace(
+        "ca_sha256 = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"",
+        "ca = \"-----BEGIN CERTIFICATE-----\\nMAA=\\n-----END CERTIFICATE-----\"",
+    );
+    let new = format!("{FILE}token = \"fresh\"\n");
+    let ok = |text| (StatusCode::OK, text);
+    let server = SiteServer::new(&[
+        ok(FILE),
+        ok(&bad),
+        ok(&bad),
+        (StatusCode::NOT_FOUND, "gone"),
+        ok(&bad),
+        ok(&no_ca),
+        ok(FILE),
+        ok(&new),
+    ]);
+    let (at, _served) = server.start("127.0.0.1:0").await;
+    let host = Host::told(&[at], server.pin());
+    let fetch = host.fetch();
+    let another = fetch.another(FILE.as_bytes(), Backoff::of_a_test());
+    let (found, _road) = tokio::time::timeout(DEADLINE, another).await.unwrap();
+    assert_eq!(found.fetched.unwrap().bytes, new.as_bytes());
+    assert!(found.site.marketplace.token.is_some());
+    let lines = host.consoles.lines();
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    for (line, expected) in lines.iter().zip(["urll", "CA certificate", "changed=true"]) {
+        assert!(line.contains(expected), "{expected} in {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_hides_no_other_servers_new_file() {
+    let dead: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let server = SiteServer::new(&[]);
+    let (at, _served) = server.start("127.0.0.1:0").await;
+    let host = Host::told(&[dead, at], server.pin());
+    let fetch = host.fetch();
+    let known = format!("# old\n{FILE}");
+    let another = fetch.another(known.as_bytes(), Backoff::of_a_test());
+    let (found, _road) = tokio::time::timeout(DEADLINE, another).await.unwrap();
+    assert_eq!(found.fetched.unwrap().bytes, FILE.as_bytes());
+    let lines = host.consoles.lines();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+}
