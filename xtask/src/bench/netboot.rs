@@ -52,8 +52,8 @@ pub(super) fn measure(lab: &Lab, runs: u32, grain: u32, table: &mut Table) -> Re
         network: &network,
         port: network.port()?,
     };
-    beside_the_cd(&site, &iso, runs, table)?;
-    beside_curl(&site, &server, table)?;
+    let rates = beside_the_cd(&site, &iso, runs, table)?;
+    beside_curl(&site, &server, rates, table)?;
     boots::least_memory("BIOS/network", grain, table, |memory, within| {
         let mut machine = site.host(&format!("memory-{memory}"), memory).start()?;
         machine.wait_for_stage("enrolled", within).map(drop)
@@ -62,8 +62,10 @@ pub(super) fn measure(lab: &Lab, runs: u32, grain: u32, table: &mut Table) -> Re
 }
 
 /// Kernel start to enrolled, in turns, so that both see the same computer.
-fn beside_the_cd(site: &Site<'_>, iso: &Path, runs: u32, table: &mut Table) -> Result<()> {
+/// Returns the rates of the transfers, in bytes per second.
+fn beside_the_cd(site: &Site<'_>, iso: &Path, runs: u32, table: &mut Table) -> Result<Vec<f64>> {
     let (mut by_cd, mut by_network, mut transfers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rates = Vec::new();
     for _ in 0..runs {
         let cd = site.host("cd", 1024).medium(Medium::Cd, iso);
         let mut machine = cd.start()?;
@@ -71,11 +73,12 @@ fn beside_the_cd(site: &Site<'_>, iso: &Path, runs: u32, table: &mut Table) -> R
         machine.kill();
 
         let mut machine = site.host("network", 1024).start()?;
-        let (_, transfer) = fetched(&mut machine)?;
+        let (bytes, transfer) = fetched(&mut machine)?;
         let enrolled = machine.wait_for_stage("enrolled", ENROLLED)?.elapsed;
         machine.kill();
         by_network.push(enrolled - transfer);
         transfers.push(transfer);
+        rates.push(bytes / transfer);
     }
     let ratio = median(&by_network) / median(&by_cd);
     table.row(
@@ -92,7 +95,7 @@ fn beside_the_cd(site: &Site<'_>, iso: &Path, runs: u32, table: &mut Table) -> R
         format!("{:.1} s", median(&transfers)),
         "",
     );
-    Ok(())
+    Ok(rates)
 }
 
 /// Bytes that the initramfs fetched, and in how many seconds.
@@ -108,7 +111,12 @@ fn fetched(machine: &mut Machine) -> Result<(f64, f64)> {
 }
 
 /// The same file by curl into the same guest's memory.
-fn beside_curl(site: &Site<'_>, server: &BootServer<'_>, table: &mut Table) -> Result<()> {
+fn beside_curl(
+    site: &Site<'_>,
+    server: &BootServer<'_>,
+    mut rates: Vec<f64>,
+    table: &mut Table,
+) -> Result<()> {
     let kit = site.lab.scratch().join("kit/curl");
     copy_with_libraries(site.lab, "/usr/bin/curl", &kit)?;
     let mut machine = site.host("curl", 1024).shell().start()?;
@@ -129,7 +137,8 @@ fn beside_curl(site: &Site<'_>, server: &BootServer<'_>, table: &mut Table) -> R
         times.push(time);
     }
     machine.kill();
-    let (ours, curls) = (bytes / seconds / 1e6, bytes / median(&times) / 1e6);
+    rates.push(bytes / seconds);
+    let (ours, curls) = (median(&rates) / 1e6, bytes / median(&times) / 1e6);
     table.row(
         "the initramfs's fetch / curl in the same guest",
         format!("{ours:.1} MB/s / {curls:.1} MB/s = {:.2}", ours / curls),
