@@ -7,18 +7,21 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+use self::message::Message;
 use crate::net::dhcp::packet::{Lease, Route};
+
+mod message;
 
 /// The kernel's number of its main routing table.
 const MAIN: u8 = 254;
@@ -28,12 +31,12 @@ const MAIN: u8 = 254;
 pub(crate) fn configure(index: u32, lease: &Lease) -> io::Result<Vec<(Route, io::Error)>> {
     let mut kernel = Kernel::open()?;
     kernel.change(
-        RouteNetlinkMessage::NewAddress(address(index, lease.address, lease.prefix)),
+        Message::NewAddress(address(index, lease.address, lease.prefix)),
         NLM_F_CREATE | NLM_F_REPLACE,
     )?;
     Ok(set_each(routes(lease), |route| {
         kernel.change(
-            RouteNetlinkMessage::NewRoute(message(index, route)),
+            Message::NewRoute(via(index, route)),
             NLM_F_CREATE | NLM_F_REPLACE,
         )
     }))
@@ -51,7 +54,7 @@ fn set_each(
 /// Takes the lease's address away, and with it the routes that use it.
 pub(crate) fn remove(index: u32, lease: &Lease) -> io::Result<()> {
     let gone = address(index, lease.address, lease.prefix);
-    Kernel::open()?.change(RouteNetlinkMessage::DelAddress(gone), 0)
+    Kernel::open()?.change(Message::DelAddress(gone), 0)
 }
 
 /// Takes away every address of every link but the loopback's; the links stay
@@ -59,7 +62,7 @@ pub(crate) fn remove(index: u32, lease: &Lease) -> io::Result<()> {
 pub(crate) fn flush() -> io::Result<()> {
     let mut kernel = Kernel::open()?;
     for address in kernel.addresses()? {
-        kernel.change(RouteNetlinkMessage::DelAddress(address), 0)?;
+        kernel.change(Message::DelAddress(address), 0)?;
     }
     // Off and on again: that takes addresses, routes and neighbours of IPv6.
     let links = fs::read_dir("/proc/sys/net/ipv6/conf")?;
@@ -120,7 +123,7 @@ fn address(index: u32, address: Ipv4Addr, prefix: u8) -> AddressMessage {
     message
 }
 
-fn message(index: u32, route: Route) -> RouteMessage {
+fn via(index: u32, route: Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = route.prefix;
@@ -162,8 +165,8 @@ impl Kernel {
     }
 
     /// Asks for a change and waits until it is made.
-    fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        self.send(message, NLM_F_ACK | flags)?;
+    fn change(&mut self, change: Message, flags: u16) -> io::Result<()> {
+        self.send(change, NLM_F_ACK | flags)?;
         loop {
             for message in self.receive()? {
                 if let NetlinkPayload::Error(error) = message.payload {
@@ -177,14 +180,14 @@ impl Kernel {
     fn addresses(&mut self) -> io::Result<Vec<AddressMessage>> {
         let mut question = AddressMessage::default();
         question.header.family = AddressFamily::Inet;
-        self.send(RouteNetlinkMessage::GetAddress(question), NLM_F_DUMP)?;
+        self.send(Message::GetAddress(question), NLM_F_DUMP)?;
         let mut found = Vec::new();
         loop {
             for message in self.receive()? {
                 match message.payload {
                     NetlinkPayload::Done(_) => return Ok(found),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address))
+                    NetlinkPayload::InnerMessage(Message::NewAddress(address))
                         if !is_loopback(&address) =>
                     {
                         found.push(address);
@@ -195,18 +198,19 @@ impl Kernel {
         }
     }
 
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    fn send(&mut self, message: Message, flags: u16) -> io::Result<()> {
         self.sequence += 1;
-        let mut message = NetlinkMessage::from(message);
-        message.header.flags = NLM_F_REQUEST | flags;
-        message.header.sequence_number = self.sequence;
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send(&bytes, 0).map(drop)
     }
 
-    fn receive(&self) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+    fn receive(&self) -> io::Result<Vec<NetlinkMessage<Message>>> {
         let (bytes, _) = self.socket.recv_from_full()?;
         let mut rest = &bytes[..];
         let mut messages = Vec::new();

@@ -19,7 +19,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// A transfer in which nothing arrives for so long is given up.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(10);
 const REDIRECTS: u32 = 4;
-const BUFFER: usize = 256 * 1024;
+const BUFFER: usize = 128 * 1024;
 
 /// Asks servers for parts of files.
 #[derive(Clone, Debug)]

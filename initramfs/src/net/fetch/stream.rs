@@ -1,23 +1,23 @@
-//! One transfer: bytes arrive in this thread, a second one checks each block
-//! and keeps it.
+//! One transfer: each block is checked as it arrives, and kept.
 //!
 //! What always holds: only blocks that match the hash tree reach the image, in
-//! their order, without a gap; memory stays within a few buffers.
+//! their order, without a gap; memory stays within one buffer.
+//!
+//! One thread does it all: while it hashes, the kernel goes on receiving into
+//! the socket's buffer. A second thread for the hashing was measured to be
+//! slower, by what two processors spend on waking each other.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt as _;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 
 use super::error::FetchError;
 use super::tree::Tree;
 use crate::conf::BLOCK;
 
 const BLOCK_BYTES: usize = 4096;
-const CHUNK: usize = 64 * BLOCK_BYTES;
-/// Buffers on their way between the threads.
-const BUFFERS: usize = 8;
+/// Small enough for the peer to be acknowledged all the time.
+const CHUNK: usize = 32 * BLOCK_BYTES;
 
 /// How far a transfer came.
 #[derive(Debug)]
@@ -38,56 +38,34 @@ pub(super) fn transfer(
     image: &File,
     mut progress: impl FnMut(u64),
 ) -> Came {
-    let (full, filled) = mpsc::channel();
-    let (empty, spare) = mpsc::channel();
-    for _ in 0..BUFFERS {
-        // The receiver stands two lines above.
-        let _ = empty.send(Vec::with_capacity(CHUNK));
-    }
-    thread::scope(|scope| {
-        let keeper = scope.spawn(move || keep(&filled, &empty, from, tree, image));
-        let read = read_all(body, from, to, &spare, &full, &mut progress);
-        drop(full);
-        match (keeper.join(), read) {
-            // What the blocks are weighs more than how the transfer ended.
-            (Ok(came @ Came { end: Err(_), .. }), _) => came,
-            (Ok(came), end) => Came { to: came.to, end },
-            (Err(panic), _) => std::panic::resume_unwind(panic),
-        }
-    })
-}
-
-/// Reads into spare buffers until all is there, or the other thread is content
-/// with less.
-fn read_all(
-    body: &mut dyn Read,
-    from: u64,
-    to: u64,
-    spare: &Receiver<Vec<u8>>,
-    full: &Sender<Vec<u8>>,
-    progress: &mut impl FnMut(u64),
-) -> Result<(), FetchError> {
+    let mut buffer = vec![0; CHUNK];
     let mut at = from;
     while at < to {
-        let Ok(mut buffer) = spare.recv() else {
-            return Ok(());
-        };
         let length = usize::try_from(to - at).map_or(CHUNK, |rest| rest.min(CHUNK));
-        buffer.resize(length, 0);
-        let (read, end) = fill(body, &mut buffer);
-        at += read as u64;
-        // The rest of a block that was cut off is worth nothing.
-        buffer.truncate(read - read % BLOCK_BYTES);
-        let taken = full.send(buffer);
-        progress(at);
-        if let Err(why) = end {
-            return Err(FetchError::Ended { at, of: to, why });
+        let (read, ended) = fill(body, &mut buffer[..length]);
+        let right = buffer[..read]
+            .chunks_exact(BLOCK_BYTES)
+            .zip(at / BLOCK..)
+            .take_while(|(block, number)| tree.holds(*number, block))
+            .count()
+            * BLOCK_BYTES;
+        if let Err(error) = image.write_all_at(&buffer[..right], at) {
+            let end = Err(FetchError::Keep(error));
+            return Came { to: at, end };
         }
-        if taken.is_err() {
-            return Ok(());
+        at += right as u64;
+        progress(at);
+        // The rest of a block that was cut off is worth nothing.
+        let end = if right + BLOCK_BYTES <= read {
+            Err(FetchError::Block(at / BLOCK))
+        } else {
+            ended.map_err(|why| FetchError::Ended { at, of: to, why })
+        };
+        if end.is_err() {
+            return Came { to: at, end };
         }
     }
-    Ok(())
+    Came { to, end: Ok(()) }
 }
 
 /// Fills the buffer as far as the body goes.
@@ -97,44 +75,9 @@ fn fill(body: &mut dyn Read, buffer: &mut [u8]) -> (usize, Result<(), String>) {
         match body.read(&mut buffer[filled..]) {
             Ok(0) => return (filled, Err("the server sent no more".into())),
             Ok(read) => filled += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return (filled, Err(error.to_string())),
         }
     }
     (filled, Ok(()))
-}
-
-/// Checks and keeps what comes; ends at the first block that is wrong.
-fn keep(
-    filled: &Receiver<Vec<u8>>,
-    empty: &Sender<Vec<u8>>,
-    from: u64,
-    tree: &Tree,
-    image: &File,
-) -> Came {
-    let mut to = from;
-    for buffer in filled {
-        let good = buffer
-            .chunks_exact(BLOCK_BYTES)
-            .zip(to / BLOCK..)
-            .take_while(|(block, number)| tree.holds(*number, block))
-            .count();
-        let length = good * BLOCK_BYTES;
-        if let Err(error) = image.write_all_at(&buffer[..length], to) {
-            return Came {
-                to,
-                end: Err(FetchError::Keep(error)),
-            };
-        }
-        to += length as u64;
-        if length < buffer.len() {
-            return Came {
-                to,
-                end: Err(FetchError::Block(to / BLOCK)),
-            };
-        }
-        // Nobody reads any more at the end.
-        let _ = empty.send(buffer);
-    }
-    Came { to, end: Ok(()) }
 }
