@@ -51,6 +51,11 @@ pub(crate) fn certificates(pem: &str) -> Result<String, String> {
     if pem.contains("PRIVATE KEY") {
         return Err("holds a private key, which must never leave the marketplace".into());
     }
+    // `load_pem_chain` takes one from the length of what is left without its
+    // last newlines.
+    if pem.trim().is_empty() {
+        return Err("holds no certificate".into());
+    }
     let refused = |error| format!("is not a certificate in PEM form ({error})");
     let chain = Certificate::load_pem_chain(pem.as_bytes()).map_err(refused)?;
     if chain.is_empty() {

@@ -242,6 +242,15 @@ fn a_private_key_in_place_of_the_certificate_is_refused() {
     );
 }
 
+#[test]
+fn an_empty_certificate_is_refused() {
+    for nothing in ["", "\\n", "\\r\\n\\n", " "] {
+        let text = format!("version = 1\n[marketplace]\nurl = \"https://hub\"\nca = \"{nothing}\"");
+        let error = Site::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("holds no certificate"), "{error}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
