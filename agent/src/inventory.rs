@@ -11,7 +11,7 @@ mod memory;
 mod nics;
 
 pub use identity::identity;
-pub use nics::Addresses;
+pub use nics::{Addresses, Card};
 pub(crate) use nics::{has_link, is_card, is_up};
 
 use surplus_protocol::inventory::{BootSource, Inventory, KvmProbe};
@@ -46,9 +46,9 @@ pub fn size(root: &SysRoot) -> (String, u64) {
     (cpu::read(root).model, memory::total(root))
 }
 
-/// Names of the machine's network cards.
-pub fn cards(root: &SysRoot) -> Vec<String> {
-    nics::physical(root)
+/// The machine's network cards.
+pub fn cards(root: &SysRoot) -> Vec<Card> {
+    nics::cards(root)
 }
 
 /// Addresses of every interface now.

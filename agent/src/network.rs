@@ -68,6 +68,11 @@ pub enum Network {
     NotUp {
         cards: Vec<String>,
     },
+    /// What the site file names is not there.
+    Missing {
+        wanted: Vec<String>,
+        cards: Vec<String>,
+    },
     NoLink {
         cards: Vec<String>,
     },
@@ -86,12 +91,16 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Whether this uplink is one that shall have the addresses.
+    fn names(&self, uplink: &Uplink) -> bool {
+        self.interfaces.is_empty() || self.interfaces.contains(&uplink.name)
+    }
+
     /// The address by which this uplink does what is wanted.
     fn met_by(&self, uplink: &Uplink) -> Option<IpAddr> {
-        let by_name = self.interfaces.is_empty() || self.interfaces.contains(&uplink.name);
         let addresses = uplink.addresses.iter();
         addresses
-            .filter(|_| by_name && uplink.link)
+            .filter(|_| self.names(uplink) && uplink.link)
             .filter(|address| self.addresses.is_empty() || self.addresses.contains(address))
             // A host with both is likelier to be expected by its IPv4 address.
             .min_by_key(|address| address.is_ipv6())
@@ -110,23 +119,33 @@ pub fn judge(uplinks: &[Uplink], wanted: &Wanted) -> Network {
     if let Some(up) = uplinks.iter().find_map(up) {
         return up;
     }
-    let names = |of: &dyn Fn(&Uplink) -> bool| {
+    let named = |of: &dyn Fn(&Uplink) -> bool| {
         uplinks
             .iter()
             .filter(|uplink| of(uplink))
             .map(|uplink| uplink.name.clone())
             .collect::<Vec<_>>()
     };
-    let linked = names(&|uplink| uplink.link);
-    match (uplinks.is_empty(), linked.is_empty()) {
-        (true, _) => Network::NoCard,
-        (false, true) if uplinks.iter().any(|uplink| uplink.up) => Network::NoLink {
-            cards: names(&|_| true),
-        },
-        (false, true) => Network::NotUp {
-            cards: names(&|_| true),
-        },
-        (false, false) => Network::NoAddress { linked },
+    // What a VLAN or a bond stands on has no addresses of its own.
+    let meant = |uplink: &Uplink| wanted.names(uplink) && !uplink.carries;
+    let linked = named(&|uplink| meant(uplink) && uplink.link);
+    if uplinks.is_empty() {
+        Network::NoCard
+    } else if !uplinks.iter().any(|uplink| uplink.up) {
+        Network::NotUp {
+            cards: named(&|_| true),
+        }
+    } else if !uplinks.iter().any(meant) {
+        Network::Missing {
+            wanted: wanted.interfaces.clone(),
+            cards: named(&|_| true),
+        }
+    } else if linked.is_empty() {
+        Network::NoLink {
+            cards: named(&meant),
+        }
+    } else {
+        Network::NoAddress { linked }
     }
 }
 
@@ -197,7 +216,7 @@ pub async fn wait_until_up(
         }
         let patience = match network {
             Network::NoAddress { .. } => ADDRESS_PATIENCE,
-            Network::NotUp { .. } => UP_PATIENCE,
+            Network::NotUp { .. } | Network::Missing { .. } => UP_PATIENCE,
             _ => LINK_PATIENCE,
         };
         if started.elapsed() >= patience {
@@ -220,6 +239,10 @@ fn complaint(network: &Network, wanted: &Wanted) -> Stage {
             "systemd-networkd has not switched any network card on",
             "wait; if it stays so, restart the host and report what the console shows; the host goes on looking",
         ),
+        Network::Missing { wanted, cards } => stage.with("cards", cards.join(",")).failed(
+            format!("there is no {}, which the site file's network stands on", wanted.join(" and no ")),
+            "compare [network] in the site file with the cards named here; the host goes on looking",
+        ),
         Network::NoLink { cards } => stage.with("cards", cards.join(",")).failed(
             "no network card has a link",
             "plug in a cable, or switch on the port at the other end; the host goes on looking",
@@ -228,6 +251,15 @@ fn complaint(network: &Network, wanted: &Wanted) -> Stage {
             stage.with("cards", linked.join(",")).failed(
                 "the addresses in the site file could not be set on any card",
                 "compare [network] in the site file with the cards named here; the host goes on looking",
+            )
+        }
+        Network::NoAddress { linked } if !wanted.interfaces.is_empty() => {
+            stage.with("cards", linked.join(",")).failed(
+                format!(
+                    "no DHCP server answers on {}, and no router announces an IPv6 network there",
+                    linked.join(" or ")
+                ),
+                "compare [network] in the site file with the switch's port: its VLAN, and LACP for a bond; the host goes on asking",
             )
         }
         Network::NoAddress { linked } => stage.with("cards", linked.join(",")).failed(

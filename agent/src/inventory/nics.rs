@@ -30,6 +30,21 @@ pub(super) fn addresses_now() -> Addresses {
         .collect()
 }
 
+/// A network card: its name now, and the address that is burnt in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    pub name: String,
+    pub mac: Option<String>,
+}
+
+pub(super) fn cards(root: &SysRoot) -> Vec<Card> {
+    let cards = physical(root).into_iter().map(|name| Card {
+        mac: permanent_mac(root, &name),
+        name,
+    });
+    cards.collect()
+}
+
 /// Interfaces with hardware behind them. Bridges, taps and bonds have none.
 pub(super) fn physical(root: &SysRoot) -> Vec<String> {
     let mut names = root.names(NET);
@@ -66,10 +81,31 @@ pub(super) fn read(root: &SysRoot, addresses: &Addresses) -> Vec<Nic> {
                 .number::<i64>(format!("{NET}/{name}/speed"))
                 .and_then(|speed| u32::try_from(speed).ok())
                 .filter(|speed| *speed > 0),
-            addresses: addresses.get(&name).cloned().unwrap_or_default(),
+            addresses: addresses_by(root, &name, addresses),
             name,
         })
         .collect()
+}
+
+/// The addresses that a card leads to: its own, and those of what stands on it,
+/// a VLAN or a bond.
+fn addresses_by(root: &SysRoot, card: &str, addresses: &Addresses) -> Vec<String> {
+    let mut names = vec![card.to_owned()];
+    let mut at = 0;
+    while let Some(name) = names.get(at) {
+        let entries = root.names(format!("{NET}/{name}"));
+        let upper = entries
+            .iter()
+            .filter_map(|name| name.strip_prefix("upper_"));
+        let new: Vec<_> = upper
+            .filter(|name| names.iter().all(|known| known != name))
+            .map(str::to_owned)
+            .collect();
+        names.extend(new);
+        at += 1;
+    }
+    let of = names.iter().filter_map(|name| addresses.get(name));
+    of.flatten().cloned().collect()
 }
 
 pub(super) fn permanent_macs(root: &SysRoot) -> Vec<String> {
@@ -124,6 +160,22 @@ mod tests {
         assert_eq!(nics[0].driver.as_deref(), Some("ice"));
         assert_eq!(nics[0].addresses, ["10.0.0.1/24"]);
         assert_eq!((nics[1].link, nics[1].speed_mbits), (false, None));
+    }
+
+    #[test]
+    fn a_card_has_the_addresses_of_what_stands_on_it() {
+        let tree = two_cards();
+        tree.file("/sys/class/net/eno2/upper_bond0/x", "")
+            .file("/sys/class/net/bond0/upper_bond0.7/x", "")
+            .file("/sys/class/net/bond0/lower_eno2/x", "");
+        let addresses = Addresses::from([
+            ("bond0.7".to_owned(), vec!["192.0.2.7/24".to_owned()]),
+            ("surplus0".to_owned(), vec!["10.121.0.1/16".to_owned()]),
+        ]);
+        let nics = read(&tree.root(), &addresses);
+        let found: Vec<_> = nics.iter().map(|nic| nic.addresses.len()).collect();
+        assert_eq!(found, [0, 1]);
+        assert_eq!(nics[1].addresses, ["192.0.2.7/24"]);
     }
 
     #[test]

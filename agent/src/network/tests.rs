@@ -133,10 +133,13 @@ fn an_address_on_another_card_is_not_the_one_that_the_site_file_gives() {
     let judged = judge(&[stale.clone(), other], &wanted);
     assert!(matches!(judged, Network::NoAddress { .. }), "{judged:?}");
     let wrong_place = card("eno1", true, &["192.0.2.7"]);
-    assert!(matches!(
+    assert_eq!(
         judge(&[wrong_place], &wanted),
-        Network::NoAddress { .. }
-    ));
+        Network::Missing {
+            wanted: vec!["bond0.7".to_owned()],
+            cards: vec!["eno1".to_owned()]
+        }
+    );
     let right = card("bond0.7", true, &["2001:db8::1", "192.0.2.7"]);
     let Network::Up { interface, address } = judge(&[stale, right], &wanted) else {
         panic!("the network is up");
@@ -145,6 +148,24 @@ fn an_address_on_another_card_is_not_the_one_that_the_site_file_gives() {
         (interface.as_str(), address),
         ("bond0.7", wanted.addresses[0])
     );
+}
+
+#[test]
+fn what_lacks_an_address_is_the_vlan_and_not_the_card_under_it() {
+    let under = Uplink {
+        carries: true,
+        ..card("eno1", true, &[])
+    };
+    let wanted = Wanted {
+        interfaces: vec!["eno1.7".to_owned()],
+        ..Wanted::default()
+    };
+    let linked = vec!["eno1.7".to_owned()];
+    let uplinks = [under, card("eno1.7", true, &[]), card("eno2", true, &[])];
+    let judged = judge(&uplinks, &wanted);
+    assert_eq!(judged, Network::NoAddress { linked });
+    let line = complaint(&judged, &wanted).line(0.0);
+    assert!(line.contains("no DHCP server answers on eno1.7"), "{line}");
 }
 
 #[test]

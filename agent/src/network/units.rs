@@ -9,9 +9,10 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 
-use surplus_site::{Addressing, Bond, Interface, Network, Uplink};
+use surplus_site::{Addressing, Bond, BondMode, Interface, Network, Uplink};
 
 use super::Wanted;
+use crate::inventory::Card;
 use crate::sysroot::SysRoot;
 
 /// networkd's volatile configuration (systemd.network(5)).
@@ -45,13 +46,13 @@ pub struct UnitFile {
 }
 
 /// The files for `network`, with these `cards` in the machine. Empty where the
-/// image's own files do.
-pub fn plan(network: &Network, time_servers: &[String], cards: &[String]) -> Vec<UnitFile> {
+/// image's own files do. With other cards there may be other files.
+pub fn plan(network: &Network, time_servers: &[String], cards: &[Card]) -> Vec<UnitFile> {
     if *network == Network::default() && time_servers.is_empty() {
         return Vec::new();
     }
     let mut files = match &network.uplink {
-        Uplink::Bond(bond) => bond_files(bond, network.mtu),
+        Uplink::Bond(bond) => bond_files(bond, network.mtu, cards),
         Uplink::Any | Uplink::One(_) => Vec::new(),
     };
     for (number, carrier) in carriers(network, cards).iter().enumerate() {
@@ -61,7 +62,7 @@ pub fn plan(network: &Network, time_servers: &[String], cards: &[String]) -> Vec
 }
 
 /// What the network is to come to once the [`plan`] for it is in force.
-pub fn wanted(network: &Network, cards: &[String]) -> Wanted {
+pub fn wanted(network: &Network, cards: &[Card]) -> Wanted {
     let carriers = carriers(network, cards);
     let names = carriers.iter().enumerate().map(|(number, carrier)| {
         let vlan = network.vlan.map(|vlan| vlan_name(carrier, vlan, number));
@@ -72,29 +73,38 @@ pub fn wanted(network: &Network, cards: &[String]) -> Wanted {
             Addressing::Dhcp => Vec::new(),
             Addressing::Static(fixed) => fixed.addresses.iter().map(|net| net.addr()).collect(),
         },
-        // A card that is known by its hardware address alone can be any.
         interfaces: names.collect::<Option<_>>().unwrap_or_default(),
     }
 }
 
-fn carriers(network: &Network, cards: &[String]) -> Vec<Carrier> {
+fn carriers(network: &Network, cards: &[Card]) -> Vec<Carrier> {
     match &network.uplink {
-        Uplink::Any if network.vlan.is_some() => {
-            cards.iter().map(|card| Carrier::named(card)).collect()
-        }
+        Uplink::Any if network.vlan.is_some() => cards
+            .iter()
+            .map(|card| Carrier::named(&card.name))
+            .collect(),
         Uplink::Any => vec![Carrier {
             matching: "Type=ether\nKind=!*\n".to_owned(),
             name: None,
         }],
         Uplink::One(interface) => vec![Carrier {
             matching: matching(interface),
-            name: match interface {
-                Interface::Name(name) => Some(name.clone()),
-                Interface::Mac(_) => None,
-            },
+            // A card that is not there is waited for by what it is called.
+            name: Some(match card(interface, cards) {
+                Some(card) => card.name.clone(),
+                None => interface.to_string(),
+            }),
         }],
         Uplink::Bond(_) => vec![Carrier::named(BOND)],
     }
+}
+
+/// The card that a site file means.
+fn card<'c>(interface: &Interface, cards: &'c [Card]) -> Option<&'c Card> {
+    cards.iter().find(|card| match interface {
+        Interface::Name(name) => card.name == *name,
+        Interface::Mac(_) => card.mac.as_deref() == Some(&interface.to_string()),
+    })
 }
 
 /// What the addresses, or the VLAN that has them, stand on.
@@ -118,10 +128,7 @@ fn carrier_files(
     carrier: &Carrier,
     number: usize,
 ) -> Vec<UnitFile> {
-    let mtu = network
-        .mtu
-        .map(|mtu| format!("[Link]\nMTUBytes={mtu}\n"))
-        .unwrap_or_default();
+    let mtu = mtu_section(network.mtu);
     let file = |name: &str, content: String| UnitFile {
         name: name.to_owned(),
         content,
@@ -149,27 +156,55 @@ fn carrier_files(
         ),
         file(
             &format!("11-surplus-vlan-{number}.network"),
-            format!("[Match]\nName={name}\n{}", addressing(network, time)),
+            format!("[Match]\nName={name}\n{mtu}{}", addressing(network, time)),
         ),
     ]
 }
 
+fn mtu_section(mtu: Option<u16>) -> String {
+    mtu.map(|mtu| format!("[Link]\nMTUBytes={mtu}\n"))
+        .unwrap_or_default()
+}
+
 fn vlan_name(carrier: &Carrier, vlan: u16, number: usize) -> String {
     match &carrier.name {
-        Some(card) if card.len() + 6 <= LONGEST_NAME => format!("{card}.{vlan}"),
+        Some(card) if card.len() + 5 <= LONGEST_NAME && !card.contains(':') => {
+            format!("{card}.{vlan}")
+        }
         _ => format!("vlan{vlan}-{number}"),
     }
 }
 
-fn bond_files(bond: &Bond, mtu: Option<u16>) -> Vec<UnitFile> {
+/// A bond has the address of its first card, so that a DHCP server knows the
+/// host in every boot; networkd would make one up out of the machine id, which
+/// no two boots share.
+fn bond_files(bond: &Bond, mtu: Option<u16>, cards: &[Card]) -> Vec<UnitFile> {
+    let mut netdev = format!("[NetDev]\nName={BOND}\nKind=bond\n");
+    let mut line = |text: String| netdev.push_str(&format!("{text}\n"));
+    let mut members = bond.interfaces.iter();
+    let first = members.find_map(|interface| match interface {
+        Interface::Mac(_) => Some(interface.to_string()),
+        Interface::Name(_) => card(interface, cards)?.mac.clone(),
+    });
+    if let Some(mac) = first {
+        line(format!("MACAddress={mac}"));
+    }
+    if let Some(mtu) = mtu {
+        line(format!("MTUBytes={mtu}"));
+    }
+    line(format!(
+        "[Bond]\nMode={}\nMIIMonitorSec=100ms",
+        bond.mode.name()
+    ));
+    if bond.mode == BondMode::Lacp {
+        // A link that is dead but lit is left after 3 s and not after 90; and of
+        // a host behind one router, the router's address tells no conversations
+        // apart.
+        line("LACPTransmitRate=fast\nTransmitHashPolicy=layer3+4".to_owned());
+    }
     let mut files = vec![UnitFile {
         name: "05-surplus-bond.netdev".to_owned(),
-        content: format!(
-            "[NetDev]\nName={BOND}\nKind=bond\n{}[Bond]\nMode={}\nMIIMonitorSec=100ms\n",
-            mtu.map(|mtu| format!("MTUBytes={mtu}\n"))
-                .unwrap_or_default(),
-            bond.mode.name()
-        ),
+        content: netdev,
     }];
     files.extend(
         bond.interfaces
@@ -291,13 +326,18 @@ mod tests {
         Site::parse(&text).unwrap()
     }
 
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    /// Cards of these names; the addresses end in their numbers.
+    fn cards(names: &[&str]) -> Vec<Card> {
+        let card = |(number, name): (usize, &&str)| Card {
+            name: (*name).to_owned(),
+            mac: Some(format!("52:54:00:00:00:{:02x}", number + 1)),
+        };
+        names.iter().enumerate().map(card).collect()
     }
 
     fn planned(network: &str, cards: &[&str]) -> Vec<UnitFile> {
         let site = site(network);
-        plan(&site.network, &site.time.servers, &names(cards))
+        plan(&site.network, &site.time.servers, &self::cards(cards))
     }
 
     fn content<'a>(files: &'a [UnitFile], name: &str) -> &'a str {
@@ -327,7 +367,7 @@ mod tests {
     fn a_vlan_on_a_bond_is_laid_out_from_the_cards_up() {
         let files = planned(
             "[network]\nvlan = 100\nmtu = 9000\n[network.bond]\ninterfaces = [\"eno1\", \"eno2\"]\nmode = \"802.3ad\"\n",
-            &[],
+            &["eno2", "eno1"],
         );
         let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(
@@ -341,7 +381,11 @@ mod tests {
                 "11-surplus-vlan-0.network",
             ]
         );
-        assert!(content(&files, "05-surplus-bond.netdev").contains("Mode=802.3ad"));
+        assert_eq!(
+            content(&files, "05-surplus-bond.netdev"),
+            "[NetDev]\nName=bond0\nKind=bond\nMACAddress=52:54:00:00:00:02\nMTUBytes=9000\n\
+             [Bond]\nMode=802.3ad\nMIIMonitorSec=100ms\nLACPTransmitRate=fast\nTransmitHashPolicy=layer3+4\n"
+        );
         assert!(
             content(&files, "05-surplus-bond-1.network")
                 .contains("Name=eno2\n[Network]\nBond=bond0")
@@ -349,7 +393,7 @@ mod tests {
         assert!(content(&files, "10-surplus-0.network").contains("VLAN=bond0.100"));
         assert!(
             content(&files, "11-surplus-vlan-0.network")
-                .contains("Name=bond0.100\n[Network]\nDHCP=yes")
+                .contains("Name=bond0.100\n[Link]\nMTUBytes=9000\n[Network]\nDHCP=yes")
         );
     }
 
@@ -362,7 +406,7 @@ mod tests {
 
     #[test]
     fn what_is_waited_for_is_what_was_planned() {
-        let wanted = |network: &str| wanted(&site(network).network, &names(&["eno1", "eno2"]));
+        let wanted = |network: &str| wanted(&site(network).network, &cards(&["eno1", "eno2"]));
         assert_eq!(wanted(""), Wanted::default());
         let fixed = wanted("[network]\ninterface = \"eno2\"\naddress = \"192.0.2.10/24\"\n");
         assert_eq!(fixed.interfaces, ["eno2"]);
@@ -378,8 +422,10 @@ mod tests {
             wanted(&format!("[network]\nvlan = 7\n{bond}")).interfaces,
             ["bond0.7"]
         );
-        let by_mac = wanted("[network]\ninterface = \"52:54:00:12:34:56\"\n");
-        assert_eq!(by_mac, Wanted::default());
+        let by_mac = |mac| wanted(&format!("[network]\ninterface = \"{mac}\"\n")).interfaces;
+        assert_eq!(by_mac("52:54:00:00:00:02"), ["eno2"]);
+        let absent = "52:54:00:12:34:56";
+        assert_eq!(by_mac(absent), [absent], "any card would do");
     }
 
     #[test]
