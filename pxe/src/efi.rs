@@ -1,4 +1,5 @@
-//! `surplus.efi` as it is served: with the site in it, unless it is signed.
+//! `surplus.efi` as it is served: with the site in it, unless it is signed; and
+//! what else firmware may find signed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,12 +32,12 @@ pub enum EfiError {
     },
 }
 
-/// Whether it is signed: then it is served as it is, and has to name the site
-/// itself.
+/// Whether an EFI program is signed: then it is served as it is, and
+/// `surplus.efi` has to name the site itself.
 ///
 /// # Errors
 ///
-/// Where it cannot be read, or is no such image.
+/// Where it cannot be read, or is no EFI program.
 pub(crate) fn is_signed(path: &Path) -> Result<bool, EfiError> {
     efi::is_signed(&read(path)?).map_err(|source| EfiError::NotImage {
         path: path.to_owned(),

@@ -68,6 +68,10 @@ struct Serve {
     /// too, besides the interface's own. May be repeated.
     #[arg(long, value_name = "NETWORK")]
     site_network: Vec<IpNet>,
+    /// Answer DHCP relays, too, whose addresses are in a --site-network and which
+    /// forward hosts' requests to this machine as well.
+    #[arg(long, requires = "site_network", conflicts_with = "no_dhcp")]
+    relayed: bool,
     /// Leave DHCP alone altogether: your DHCP server says where to boot from.
     #[arg(long)]
     no_dhcp: bool,
@@ -122,6 +126,7 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
         },
         site_networks: arguments.site_network,
         dhcp: !arguments.no_dhcp,
+        relayed: arguments.relayed,
         clock: Clock::system(),
     })?;
     descriptors::raise();

@@ -29,6 +29,7 @@ use crate::tftp;
 use crate::watch::Watch;
 
 const EFI: &str = "surplus.efi";
+const LOADER: &str = "snponly.efi";
 
 /// How often the certificate's age is looked at.
 const RENEWAL: Duration = Duration::from_secs(3600);
@@ -55,6 +56,8 @@ pub struct Config {
     pub site_networks: Vec<IpNet>,
     /// Answer as proxy-DHCP.
     pub dhcp: bool,
+    /// Answer relays of `site_networks`, too.
+    pub relayed: bool,
     pub clock: Clock,
 }
 
@@ -134,8 +137,15 @@ impl Netboot {
         let interface = Interface::find(&config.interface, config.listen_address)?;
         site::read(&config.site)?;
         let efi_is_signed = efi::is_signed(&config.artefacts.join(EFI))?;
-        // A signed image is the operator's own, and on no list of ours.
-        let listed = |name: &&str| *name != sums::FILE && !(efi_is_signed && *name == EFI);
+        // One that is no program at all is for the list of sums to refuse.
+        let loader_is_signed = efi::is_signed(&config.artefacts.join(LOADER)).unwrap_or(false);
+        // What is signed is the operator's own, and on no list of ours.
+        let listed = |name: &&str| match *name {
+            sums::FILE => false,
+            EFI => !efi_is_signed,
+            LOADER => !loader_is_signed,
+            _ => true,
+        };
         sums::check(&config.artefacts, NAMES.iter().copied().filter(listed))?;
         let identity = Identity::open(
             &config.state,
@@ -160,7 +170,10 @@ impl Netboot {
             .local_addr()
             .unwrap_or_else(|_| SocketAddr::new(interface.address.into(), config.tftp_port));
         let dhcp = match config.dhcp {
-            true => Some((Listener::bind(&interface)?, responder(&places, &config))),
+            true => Some((
+                Listener::bind(&interface, config.relayed)?,
+                responder(&places, &config),
+            )),
             false => None,
         };
         let authorities = [identity.authority().clone()];
@@ -305,19 +318,23 @@ fn responder(places: &Places, config: &Config) -> Responder {
         boot: Boot {
             address: places.address,
             bios: "undionly.kpxe".to_owned(),
-            uefi: "snponly.efi".to_owned(),
+            uefi: LOADER.to_owned(),
             http: places.url(EFI),
             script: places.url("start.ipxe"),
             root: places.roots().join(" "),
         },
         choice: config.choice.clone(),
+        relays: match config.relayed {
+            true => config.site_networks.clone(),
+            false => Vec::new(),
+        },
     }
 }
 
 /// What TFTP serves, in memory: half a megabyte.
 fn first_stages(config: &Config, script: String) -> Result<tftp::Files, StartError> {
     let mut files = tftp::Files::new();
-    for name in ["undionly.kpxe", "snponly.efi"] {
+    for name in ["undionly.kpxe", LOADER] {
         let path = config.artefacts.join(name);
         let bytes = std::fs::read(&path).map_err(|source| OpenError::Read { path, source })?;
         files.insert(name.to_owned(), bytes.into());

@@ -12,12 +12,16 @@ mod client;
 mod namespace;
 #[path = "servers/peers.rs"]
 mod peers;
+#[path = "servers/router.rs"]
+mod router;
 
 use std::sync::Arc;
 
 use client::{Client, Heard, Kind};
+use ipnet::IpNet;
 use namespace::{HOST_SIDE, SERVER, SERVER_SIDE};
-use surplus_netboot::dhcp::{Boot, Listener, Responder};
+use router::{FAR_SIDE, Router};
+use surplus_netboot::dhcp::{Boot, ListenError, Listener, Responder};
 use surplus_netboot::hardware::{Choice, Prefix};
 use surplus_netboot::interface::Interface;
 
@@ -34,6 +38,11 @@ fn boot() -> Boot {
 
 /// Runs our proxy-DHCP on the server's side of the cable.
 fn proxy(ignore: Vec<Prefix>) -> tokio::runtime::Runtime {
+    proxy_for(ignore, Vec::new())
+}
+
+/// The same, also for hosts behind relays that are in these networks.
+fn proxy_for(ignore: Vec<Prefix>, relays: Vec<IpNet>) -> tokio::runtime::Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -41,7 +50,7 @@ fn proxy(ignore: Vec<Prefix>) -> tokio::runtime::Runtime {
         .unwrap();
     let _inside = runtime.enter();
     let interface = Interface::find(SERVER_SIDE, None).unwrap();
-    let listener = Listener::bind(&interface).unwrap();
+    let listener = Listener::bind(&interface, !relays.is_empty()).unwrap();
     let choice = Choice {
         ignore,
         only: Vec::new(),
@@ -49,6 +58,7 @@ fn proxy(ignore: Vec<Prefix>) -> tokio::runtime::Runtime {
     let responder = Responder {
         boot: boot(),
         choice,
+        relays,
     };
     runtime.spawn(listener.serve(Arc::new(responder), |_, _| {}));
     drop(_inside);
@@ -134,4 +144,38 @@ fn kea_with_our_settings_says_what_proxy_dhcp_says() {
     let _proxy = proxy(Vec::new());
     let offers = Client::plug_in(HOST_SIDE).ask_all(Kind::Bios, 2);
     assert_eq!(offers.len(), 2);
+}
+
+#[test]
+fn hosts_behind_a_relay_are_told_by_proxy_dhcp() {
+    if !namespace::enter("hosts_behind_a_relay_are_told_by_proxy_dhcp") {
+        return;
+    }
+    let router = Router::new();
+    let _relay = peers::dnsmasq_as_relay(&router);
+    let _proxy = proxy_for(Vec::new(), vec![router::AFAR.parse().unwrap()]);
+    for kind in Kind::ALL {
+        let offer = Client::plug_in(FAR_SIDE).ask(kind);
+        assert!(offer.address().is_none(), "{kind:?}");
+        assert_eq!(offer.heard(kind), expected(kind), "{kind:?}");
+    }
+}
+
+#[test]
+fn relays_are_not_heard_at_the_cost_of_a_dhcp_server_on_this_machine() {
+    if !namespace::enter("relays_are_not_heard_at_the_cost_of_a_dhcp_server_on_this_machine") {
+        return;
+    }
+    let _dnsmasq = peers::plain_dnsmasq();
+    let client = Client::plug_in(HOST_SIDE);
+    client.ask(Kind::Bios);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let interface = Interface::find(SERVER_SIDE, None).unwrap();
+    let error = Listener::bind(&interface, true).unwrap_err();
+    assert!(
+        matches!(error, ListenError::HeldFromRelays { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("dnsmasq (process"), "{error}");
 }

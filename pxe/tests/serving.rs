@@ -103,6 +103,26 @@ async fn an_unsigned_image_is_told_the_site_and_a_signed_one_is_left_alone() {
     assert!(served.http("surplus.efi").await.body == signed);
 }
 
+/// An operator signs both files by himself, with sbsign: `SHA256SUMS` is still
+/// the build's.
+#[tokio::test]
+async fn what_the_operator_has_signed_needs_no_sum_and_what_he_has_not_does() {
+    let bench = Bench::new();
+    let plain = fs::read(bench.path("artefacts/surplus.efi")).unwrap();
+    bench.put("snponly.efi", &plain);
+    for name in ["surplus.efi", "snponly.efi"] {
+        let path = bench.path("artefacts").join(name);
+        fs::write(&path, bench::signed(plain.clone())).unwrap();
+        bench.open().unwrap();
+        let mut other = plain.clone();
+        other[0x1ff] ^= 1;
+        fs::write(&path, other).unwrap();
+        let error = bench.open().unwrap_err().to_string();
+        assert!(error.contains("not in order"), "{name}: {error}");
+        fs::write(&path, &plain).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn the_board_follows_what_a_host_fetches() {
     let served = Bench::new().serve();

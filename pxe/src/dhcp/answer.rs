@@ -1,11 +1,12 @@
 //! The answer to one packet.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use dhcproto::v4::{
     DhcpOption, MAGIC, Message, MessageType, Opcode, OptionCode, SERVER_PORT, UnknownOption,
 };
 use dhcproto::{Encodable as _, Encoder};
+use ipnet::IpNet;
 
 use super::client::{Client, Firmware};
 use super::request::{Request, code};
@@ -31,6 +32,8 @@ pub struct Boot {
 pub enum Port {
     /// 67, by broadcast: the DHCP server is asked, and we beside it.
     Dhcp,
+    /// 67, by unicast: a relay asks the DHCP server, and us beside it (RFC 1542).
+    Relay,
     /// 4011, by unicast: we are asked (PXE 2.1, 2.2.3).
     BootServer,
 }
@@ -67,6 +70,8 @@ pub enum Silence {
 pub struct Responder {
     pub boot: Boot,
     pub choice: Choice,
+    /// The networks in which a relay that asks has to have its address.
+    pub relays: Vec<IpNet>,
 }
 
 /// PXE_DISCOVERY_CONTROL (PXE 2.1, table 2-1), bit 3: boot the file that is
@@ -104,6 +109,7 @@ impl Responder {
         }
         let kind = match (port, request.kind) {
             (Port::Dhcp, MessageType::Discover) => MessageType::Offer,
+            (Port::Relay, MessageType::Discover) if self.knows_relay(request) => MessageType::Offer,
             (Port::BootServer, MessageType::Request | MessageType::Inform) => MessageType::Ack,
             _ => return Err(Silence::NotForUs),
         };
@@ -127,6 +133,11 @@ impl Responder {
         })
     }
 
+    fn knows_relay(&self, request: &Request) -> bool {
+        let relay = IpAddr::V4(request.header.giaddr());
+        self.relays.iter().any(|network| network.contains(&relay))
+    }
+
     fn compose(
         &self,
         request: &Request,
@@ -143,9 +154,12 @@ impl Responder {
             header.giaddr(),
             &request.mac.0,
         );
-        answer
-            .set_opcode(Opcode::BootReply)
-            .set_flags(header.flags());
+        let flags = match header.giaddr().is_unspecified() {
+            true => header.flags(),
+            // Where an answer offers no address a relay has none to send it to.
+            false => header.flags().set_broadcast(),
+        };
+        answer.set_opcode(Opcode::BootReply).set_flags(flags);
         // ROMs look into the header, UEFI into the option; the header has room
         // for 127 bytes and a zero.
         if matches!(client, Client::Rom(_) | Client::Ipxe(_)) && file.len() < 128 {

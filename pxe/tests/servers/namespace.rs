@@ -54,11 +54,7 @@ fn lay_the_cable() {
         format!("link set {SERVER_SIDE} up"),
         format!("link set {HOST_SIDE} up"),
     ] {
-        let status = Command::new("ip").args(line.split(' ')).status();
-        let status = status.unwrap_or_else(|error| {
-            panic!("cannot run ip: {error}; next: apt-get install iproute2")
-        });
-        assert!(status.success(), "ip {line}");
+        ip(Command::new("ip"), &line);
     }
     // Both ends are on one machine, which would not believe its own address on
     // the other one.
@@ -68,4 +64,12 @@ fn lay_the_cable() {
             std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
         }
     }
+}
+
+/// Runs `ip` with the words of a line.
+pub(crate) fn ip(mut ip: Command, line: &str) {
+    let status = ip.args(line.split(' ')).status();
+    let status = status
+        .unwrap_or_else(|error| panic!("cannot run ip: {error}; next: apt-get install iproute2"));
+    assert!(status.success(), "ip {line}");
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use surplus_tools::Tools;
 
 use crate::namespace::{SERVER, SERVER_SIDE};
+use crate::router::{self, Router};
 
 /// A server, its settings and its log.
 pub(crate) struct Peer {
@@ -101,6 +102,24 @@ pub(crate) fn plain_dnsmasq() -> Peer {
         "interface={SERVER_SIDE}\nbind-interfaces\nport=0\n\
          dhcp-range=10.77.0.100,10.77.0.200,255.255.255.0,1h\n"
     ))
+}
+
+/// One that forwards to the server, as routers do.
+pub(crate) fn dnsmasq_as_relay(router: &Router) -> Peer {
+    let relay = format!("--dhcp-relay={},{SERVER}", router::ADDRESS);
+    let options = [
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--user=root",
+        "--pid-file=",
+        "--port=0",
+        "--log-dhcp",
+        "--log-facility=-",
+        relay.as_str(),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let command = router.enter(&run_dnsmasq(&options));
+    Peer::start(command, dir, "cannot run dnsmasq")
 }
 
 fn run_kea(dir: &Path, option: &str, file: &Path) -> Command {

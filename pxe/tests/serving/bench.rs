@@ -81,6 +81,7 @@ impl Bench {
             choice: surplus_netboot::hardware::Choice::default(),
             site_networks: Vec::new(),
             dhcp: false,
+            relayed: false,
             clock: Clock::system(),
         }
     }

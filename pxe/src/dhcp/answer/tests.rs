@@ -20,6 +20,7 @@ fn responder() -> Responder {
             root: "http://10.77.0.2:8080/root.img http://10.77.0.3:8080/root.img".into(),
         },
         choice: Choice::default(),
+        relays: vec!["10.78.0.0/24".parse().unwrap()],
     }
 }
 
@@ -297,14 +298,28 @@ fn requests_to_the_dhcp_server_are_left_to_it() {
 }
 
 #[test]
-fn an_answer_through_a_relay_goes_back_to_it() {
+fn an_answer_through_a_relay_goes_back_to_it_to_be_broadcast() {
     let mut packet = bios_rom();
+    packet.broadcast = false;
     packet.relay = Ipv4Addr::new(10, 78, 0, 1);
     packet.options.push((82, vec![1, 4, 1, 2, 3, 4]));
-    let (answer, message) = ask(&packet, Port::Dhcp).unwrap();
+    let (answer, message) = ask(&packet, Port::Relay).unwrap();
     assert_eq!(answer.to, SocketAddrV4::new(packet.relay, 67));
     assert_eq!(message.giaddr(), packet.relay);
+    assert!(message.flags().broadcast());
     assert_eq!(option(&message, 82).unwrap(), [1, 4, 1, 2, 3, 4]);
+}
+
+#[test]
+fn what_no_relay_of_a_served_network_sends_gets_no_answer() {
+    let mut packet = bios_rom();
+    for relay in [[0; 4], [10, 79, 0, 1]] {
+        packet.relay = relay.into();
+        assert_eq!(ask(&packet, Port::Relay).unwrap_err(), Silence::NotForUs);
+    }
+    packet.relay = Ipv4Addr::new(10, 78, 0, 1);
+    packet.kind = 3;
+    assert_eq!(ask(&packet, Port::Relay).unwrap_err(), Silence::NotForUs);
 }
 
 #[test]
@@ -329,7 +344,7 @@ fn ipxe_is_known_by_a_counted_user_class_too() {
 proptest! {
     #[test]
     fn garbage_never_panics(packet in prop::collection::vec(any::<u8>(), 0..700)) {
-        for port in [Port::Dhcp, Port::BootServer] {
+        for port in [Port::Dhcp, Port::Relay, Port::BootServer] {
             let _ = responder().answer(&packet, port, NOBODY);
         }
     }
