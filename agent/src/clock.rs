@@ -10,12 +10,13 @@
 //! the image was built, and only to the word of a server that the site file's
 //! CA, or the one pinned on the kernel command line, vouches for.
 
+mod marketplace;
+
+pub use marketplace::{Estimate, MarketplaceTime};
+
 use jiff::Timestamp;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use surplus_stage::Stage;
@@ -139,69 +140,6 @@ pub fn since_boot() -> Duration {
     )
 }
 
-/// A difference that timesyncd and the network's delay explain.
-const TOLERATED_MILLIS: i64 = 60_000;
-
-/// The marketplace's time, by which leases are judged where the host's clock
-/// is off by more than a minute: the clock is never set back.
-///
-/// Kept as the marketplace's time at boot, so that a clock that is mended
-/// meanwhile is believed again at once.
-#[derive(Clone, Debug)]
-pub struct MarketplaceTime {
-    /// Milliseconds since 1970; 0: not known.
-    at_boot: Arc<AtomicI64>,
-    path: PathBuf,
-}
-
-impl MarketplaceTime {
-    /// Takes up what an earlier agent of this boot wrote to `path`.
-    pub fn open(path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
-        let kept = std::fs::read_to_string(&path).ok();
-        let at_boot = kept.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        Self {
-            at_boot: Arc::new(AtomicI64::new(at_boot)),
-            path,
-        }
-    }
-
-    /// The marketplace said just now that it is `date`.
-    pub fn learn(&self, date: Timestamp) {
-        let at_boot = date.as_millisecond().saturating_sub(boot_millis());
-        let before = self.at_boot.swap(at_boot, Ordering::Relaxed);
-        if at_boot.abs_diff(before) > 5000
-            && let Err(error) = std::fs::write(&self.path, at_boot.to_string())
-        {
-            tracing::warn!(%error, "the marketplace's time is not kept");
-        }
-    }
-
-    /// How many milliseconds the host's clock is ahead, where that is more
-    /// than a minute either way.
-    pub fn ahead_millis(&self) -> Option<i64> {
-        let at_boot = self.at_boot.load(Ordering::Relaxed);
-        let theirs = at_boot.saturating_add(boot_millis());
-        let ahead = Timestamp::now().as_millisecond().saturating_sub(theirs);
-        (at_boot != 0 && ahead.saturating_abs() > TOLERATED_MILLIS).then_some(ahead)
-    }
-
-    /// The time to judge leases by.
-    pub fn now(&self) -> Timestamp {
-        let now = Timestamp::now();
-        self.ahead_millis()
-            .and_then(|ahead| {
-                now.checked_sub(jiff::SignedDuration::from_millis(ahead))
-                    .ok()
-            })
-            .unwrap_or(now)
-    }
-}
-
-fn boot_millis() -> i64 {
-    i64::try_from(since_boot().as_millis()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -241,23 +179,6 @@ mod tests {
             None
         );
         assert_eq!(clock.now(), offered);
-    }
-
-    #[test]
-    fn a_clock_that_is_off_is_not_what_leases_are_judged_by() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("time");
-        let time = MarketplaceTime::open(&path);
-        assert_eq!(time.ahead_millis(), None);
-        let hour = jiff::SignedDuration::from_hours(1);
-        time.learn(Timestamp::now() - hour);
-        // So the next agent of this boot judges too, before any answer.
-        for time in [&time, &MarketplaceTime::open(&path)] {
-            let off = Timestamp::now().duration_since(time.now());
-            assert!((off - hour).abs().as_secs() < 10, "{off:?}");
-        }
-        time.learn(Timestamp::now() + jiff::SignedDuration::from_secs(20));
-        assert_eq!(time.ahead_millis(), None);
     }
 
     #[test]

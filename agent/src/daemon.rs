@@ -31,7 +31,7 @@ use crate::stages::Announcer;
 use crate::status::Board;
 use crate::sysroot::SysRoot;
 use crate::system::bus::Bus;
-use crate::system::notify;
+use crate::system::notify::{self, Pulse};
 
 /// Where the daemon's own volatile files are.
 pub const RUN_DIRECTORY: &str = "/run/surplus";
@@ -77,6 +77,8 @@ struct World {
     settings: Settings,
     bus: Arc<Bus>,
     board: Board,
+    /// Beats while guests are cared for.
+    pulse: Pulse,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -87,9 +89,10 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         settings,
         bus: Arc::new(Bus::default()),
         board,
+        pulse: Pulse::default(),
     };
     notify::ready();
-    let watchdog = tokio::spawn(notify::watchdog());
+    let watchdog = tokio::spawn(notify::watchdog(world.pulse.clone()));
     let done = work(&world, stop).await;
     if let Err(error) = &done {
         let stage =

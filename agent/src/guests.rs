@@ -5,24 +5,29 @@
 //!
 //! - A guest runs only under a ticket for this host and this boot, of the
 //!   highest epoch that was ever seen here, and starts before its `not_after`.
-//! - It ends at the lease's end, whether the marketplace can be reached or not.
+//! - It ends at the lease's end, whether the marketplace can be reached or not,
+//!   and whether or not the agent still can: the guard knows its deadline first.
 //! - What is missing from an answer changes nothing; a stop needs a tombstone.
 //! - The agent may die at any instruction. Its successor adopts what runs and
 //!   finishes or removes what is half made.
 //!
 //! [`plan`] decides, [`engine`] acts, [`record`] and [`store`] remember. What
 //! touches the world stands behind [`hypervisor::Hypervisor`],
-//! [`uplink::Uplink`] and [`clock::Clock`].
+//! [`workshop::Workshop`], [`uplink::Uplink`] and [`clock::Clock`].
 
 pub mod clock;
 pub mod config;
 pub mod console;
+mod consoles;
+pub mod deadlines;
+pub mod directories;
 pub mod disk;
 pub mod domain_xml;
 pub mod engine;
 pub mod hypervisor;
 pub mod image;
 pub mod meter;
+mod neighbours;
 pub mod overhead;
 pub mod placement;
 pub mod plan;
@@ -33,6 +38,7 @@ pub mod record;
 pub mod seed;
 pub mod store;
 pub mod uplink;
+pub mod workshop;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +46,7 @@ use std::time::Duration;
 use surplus_libvirt::Libvirt;
 use surplus_protocol::agent::{ReceiptAck, UsageAck};
 use surplus_protocol::inventory::Resources;
-use surplus_protocol::lease::{EndReceipt, LeaseStatus, UsageRecord};
+use surplus_protocol::lease::{EndReceipt, LeaseStatus, SignedTicket, UsageRecord};
 use tokio::sync::{broadcast, mpsc, watch};
 
 pub use config::GuestsConfig;
@@ -50,9 +56,11 @@ pub use plan::Desired;
 pub use uplink::{ByteStream, Uplink, UplinkError};
 
 use clock::Clock;
+use deadlines::DeadlineFiles;
 use engine::Engine;
 use hypervisor::{Hint, Hypervisor, LibvirtHypervisor};
-use store::StoreError;
+use prepare::LocalWorkshop;
+use store::{Store, StoreError};
 
 /// The libvirt that runs guests.
 const LIBVIRT: &str = "qemu:///system";
@@ -66,6 +74,8 @@ pub struct GuestsReport {
     pub usage: Vec<UsageRecord>,
     /// Receipts not yet acknowledged, to be signed and sent.
     pub receipts: Vec<EndReceipt>,
+    /// The tickets of what is here, for a marketplace that has forgotten them.
+    pub tickets: Vec<SignedTicket>,
     /// What a person should know, one sentence each.
     pub problems: Vec<String>,
 }
@@ -73,8 +83,10 @@ pub struct GuestsReport {
 /// Why guests cannot be run at all.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the host's record of its leases cannot be read")]
+    #[error("the host's leases cannot be taken up")]
     Store(#[from] StoreError),
+    #[error("the directories for guests cannot be made")]
+    Directories(#[from] directories::DirectoryError),
     #[error("the thread for libvirt cannot be started")]
     Libvirt(#[source] std::io::Error),
 }
@@ -97,27 +109,41 @@ enum Order {
 
 impl Guests {
     /// Takes up what an earlier agent left, and cares for it from now on.
-    /// libvirt need not be there yet. Call within a tokio runtime.
+    /// libvirt need not be there yet. `known` is what is desired until
+    /// [`Guests::set_desired`] says more. Call within a tokio runtime.
     pub fn start(
         config: GuestsConfig,
+        known: Desired,
         uplink: Arc<dyn Uplink>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let hypervisor = LibvirtHypervisor::new(LIBVIRT).map_err(StartError::Libvirt)?;
         tokio::spawn(warm_up(hypervisor.libvirt().clone(), config.emulation));
-        Self::start_with(config, Arc::new(hypervisor), uplink, clock)
+        Self::start_with(config, known, Arc::new(hypervisor), uplink, clock)
     }
 
     /// The same on another hypervisor or clock.
     pub fn start_with(
         config: GuestsConfig,
+        known: Desired,
         hypervisor: Arc<dyn Hypervisor>,
         uplink: Arc<dyn Uplink>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        let interval = config.sample_interval;
+        let interval = config.look_interval;
         let hints = hypervisor.hints();
-        let engine = Engine::open(config, Arc::clone(&hypervisor), uplink, Arc::clone(&clock))?;
+        let store = Store::open(&config.state_dir)?;
+        let workshop = Arc::new(LocalWorkshop::open(&config, uplink)?);
+        let deadlines = Arc::new(DeadlineFiles::new(&config.deadlines_dir));
+        let mut engine = Engine::open(
+            config,
+            store,
+            workshop,
+            Arc::clone(&hypervisor),
+            deadlines,
+            Arc::clone(&clock),
+        );
+        engine.set_desired(known);
         let (orders, inbox) = mpsc::unbounded_channel();
         let (publish, report) = watch::channel(engine.report());
         tokio::spawn(care(engine, clock, interval, hints, inbox, publish));
@@ -247,6 +273,8 @@ fn test_ticket(lease: u128, epoch: u64) -> surplus_protocol::lease::Ticket {
         issued_at: at(1000),
         not_after: at(2000),
         ends_at: at(5000),
+        terms: None,
+        proof: None,
         guest: GuestSpec {
             name: format!("guest-{lease}"),
             resources: Resources {

@@ -57,7 +57,7 @@ pub trait Hub: Send + Sync {
 
 /// The marketplace, with the credentials of the moment.
 #[derive(Clone, Debug)]
-pub struct Marketplace(pub watch::Receiver<Credentials>, pub MarketplaceTime);
+pub struct Marketplace(pub watch::Receiver<Credentials>);
 
 impl Hub for Marketplace {
     async fn sync(&self, request: &SyncRequest) -> Result<SyncResponse, ClientError> {
@@ -70,11 +70,7 @@ impl Hub for Marketplace {
         headers.insert(header::CONTENT_TYPE, json);
         let client = client.with_timeout(wait + POLL_MARGIN);
         let answer = client.request(Method::POST, SYNC_PATH, headers, Body::from(body));
-        let answer = answer.await?;
-        if let Some(date) = answer.date() {
-            self.1.learn(date);
-        }
-        answer.json().await
+        answer.await?.json().await
     }
 }
 
@@ -193,6 +189,7 @@ impl<H: Hub, W: Workload> Syncing<H, W> {
         let asked_at = crate::clock::since_boot();
         let news = self.news();
         lines.say(&news.leases, &*self.consoles);
+        session.hold_at_most(self.fences.longest_wait());
         let sent = session.request(news);
         // Cancel-safe: a dropped poll leaves the session as it was, so that the
         // next request says all of this again under the next `seq`; an answer
@@ -204,6 +201,13 @@ impl<H: Hub, W: Workload> Syncing<H, W> {
             _ = stop.wait_for(|stop| *stop) => return Round::Stopping,
         };
         match answer {
+            Ok(answer) if session.asks_for_tickets(&sent, &answer) => {
+                tracing::warn!(
+                    "the marketplace does not know leases that are here (its store was restored?): \
+                     their tickets are shown"
+                );
+                Round::Answered
+            }
             Ok(answer) => {
                 self.take_in(&answer, asked_at);
                 let known = session.is_known(sent.capacity());
@@ -235,11 +239,13 @@ impl<H: Hub, W: Workload> Syncing<H, W> {
             leases: report.leases,
             usage: report.usage,
             receipts,
+            tickets: report.tickets,
         }
     }
 
     /// Hands on what the marketplace said.
     fn take_in(&mut self, answer: &SyncResponse, asked_at: Duration) {
+        self.time.learn(answer.now);
         let verified = self.verifier.verify(&answer.tickets, self.time.now());
         for refused in verified.newly_refused {
             self.consoles.say(Stage::new("lease").failed(
@@ -254,6 +260,7 @@ impl<H: Hub, W: Workload> Syncing<H, W> {
         let desired = Desired {
             tickets: verified.tickets,
             tombstones: answer.tombstones.clone(),
+            ..Desired::default()
         };
         let here = self.report.borrow().leases.clone();
         self.fences.order(asked_at, desired, &here, &self.workload);
@@ -272,12 +279,16 @@ impl<H: Hub, W: Workload> Syncing<H, W> {
 
     /// Says once that the host's clock is off.
     fn say_clock(&self, said: &mut bool) {
-        let off = self.time.ahead_millis();
+        let off = self.time.ahead();
         if let Some(ahead) = off.filter(|_| !*said) {
             let what = format!(
                 "this host's clock is {} s {} the marketplace's, by which leases are judged",
-                ahead.unsigned_abs() / 1000,
-                if ahead > 0 { "ahead of" } else { "behind" }
+                ahead.unsigned_abs().as_secs(),
+                if ahead.is_positive() {
+                    "ahead of"
+                } else {
+                    "behind"
+                }
             );
             let next =
                 "set the clock in the firmware's setup, or name time servers in the site file";

@@ -14,7 +14,7 @@ const HOST: &str = "1093a2b4-1122-7000-8000-000000000001";
 
 fn lease(state: &str, phase: Option<&str>) -> Value {
     json!({
-        "id": LEASE, "name": "hello", "state": state, "epoch": 1, "host": HOST, "site": "leipzig",
+        "id": LEASE, "name": "hello", "state": state, "epoch": 1, "former": [], "host": HOST, "site": "leipzig",
         "resources": { "vcpus": 1, "memory_bytes": 536870912, "disk_bytes": 1000000000 },
         "image": format!("sha256:{}", "ab".repeat(32)), "on_lost_link": { "clause": "keep" },
         "phase": phase, "detail": "", "addresses": [], "unreachable": false, "end_reason": null,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use surplus_market::replacement::Placed;
 use surplus_market::store::{Store as _, StoreError, Tx as _};
 use surplus_market::sweep::{Swept, sweep};
 use tokio::time::{MissedTickBehavior, interval};
@@ -39,7 +40,9 @@ pub(crate) async fn run(app: App) {
             _ = sweeps.tick() => match once(&app).await {
                 Ok(swept) => {
                     if swept.alarm && !alarm {
-                        tracing::error!("more than 30 % of the hosts are silent: nothing is fenced");
+                        tracing::error!(
+                            "more than 30 % of the hosts are silent at once: no lease is fenced or placed anew"
+                        );
                     }
                     alarm = swept.alarm;
                 }
@@ -64,15 +67,36 @@ pub(crate) async fn run(app: App) {
 async fn once(app: &App) -> Result<Swept, StoreError> {
     let presence = app.presence_now();
     let mut tx = app.store.begin().await?;
-    let swept = sweep(&mut tx, &presence, app.now()).await?;
+    let swept = sweep(&mut tx, &presence, app.now(), &app.prices).await?;
     if swept.changed > 0 {
         tx.commit().await?;
         for host in &swept.wake {
             app.hosts.wake(host);
         }
+        tell_of_lost(app, &swept);
     }
+    app.metrics.alarm.set(i64::from(swept.alarm));
     app.metrics.recount(app).await?;
     Ok(swept)
+}
+
+/// What became of leases that were lost with their host.
+fn tell_of_lost(app: &App, swept: &Swept) {
+    for placed in &swept.placed {
+        let Placed {
+            lease,
+            epoch,
+            from,
+            to,
+        } = placed;
+        app.metrics.placed_anew.inc();
+        app.console_readers.wake(lease);
+        tracing::warn!(%lease, epoch, %from, %to, "a lease was lost with its host and placed anew");
+    }
+    for lease in &swept.given_up {
+        app.console_readers.wake(lease);
+        tracing::warn!(%lease, "a lease was lost with its host and ended: no other took it in time");
+    }
 }
 
 async fn write_seen(app: &App) {

@@ -24,6 +24,9 @@ pub(crate) struct Metrics {
     pub syncs: Counter,
     pub enrolments: Counter,
     pub leases: Counter,
+    pub placed_anew: Counter,
+    /// 1 while so many hosts are silent that nothing is fenced or placed anew.
+    pub alarm: Gauge,
     hosts: Labelled,
     silent: Gauge,
     live: Labelled,
@@ -35,6 +38,8 @@ impl Default for Metrics {
         let syncs = Counter::default();
         let enrolments = Counter::default();
         let leases = Counter::default();
+        let placed_anew = Counter::default();
+        let alarm = Gauge::default();
         let hosts = Labelled::default();
         let silent = Gauge::default();
         let live = Labelled::default();
@@ -45,6 +50,16 @@ impl Default for Metrics {
             enrolments.clone(),
         );
         registry.register("leases_made", "Leases made from quotes", leases.clone());
+        registry.register(
+            "leases_placed_anew",
+            "Leases that were lost with their host and that another took",
+            placed_anew.clone(),
+        );
+        registry.register(
+            "fencing_suspended",
+            "1 while more than 30 % of the hosts are silent at once: no lease is fenced or placed anew",
+            alarm.clone(),
+        );
         registry.register("hosts", "Hosts in the register", hosts.clone());
         registry.register(
             "hosts_unreachable",
@@ -57,6 +72,8 @@ impl Default for Metrics {
             syncs,
             enrolments,
             leases,
+            placed_anew,
+            alarm,
             hosts,
             silent,
             live,

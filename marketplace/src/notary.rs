@@ -1,6 +1,8 @@
 //! Signs tickets, and believes receipts that the calling host's key signed.
 
+use jiff::Timestamp;
 use surplus_market::sync::{Notary, NotaryError};
+use surplus_pki::certificate::Role;
 use surplus_pki::{Certificate, KeyPair, jws};
 use surplus_protocol::lease::{EndReceipt, SignedReceipt, SignedTicket, Ticket};
 
@@ -15,6 +17,7 @@ pub(crate) struct Signer {
 #[derive(Debug)]
 pub(crate) struct HostNotary<'a> {
     pub signer: &'a Signer,
+    pub authority: &'a Certificate,
     /// The calling host's registered public key (SubjectPublicKeyInfo, DER).
     pub host_key: &'a [u8],
 }
@@ -34,6 +37,16 @@ impl Notary for HostNotary<'_> {
         jws::verify_with_spki(&receipt.0, self.host_key).map_err(|source| NotaryError {
             attempt: source.to_string(),
             source: Some(Box::new(source)),
+        })
+    }
+
+    fn recall(&self, ticket: &SignedTicket, now: Timestamp) -> Result<Ticket, NotaryError> {
+        // Its signer may have been another key of this CA.
+        jws::verify_chained(&ticket.0, self.authority, now, Role::TicketSigner).map_err(|source| {
+            NotaryError {
+                attempt: source.to_string(),
+                source: Some(Box::new(source)),
+            }
         })
     }
 }

@@ -187,11 +187,19 @@ mod tests {
             1, 2, '[{\"boot\":\"00000000-0000-0000-0000-000000000004\",\"sightings\":1}]', 7);
         INSERT INTO images VALUES (
             'sha256:0505050505050505050505050505050505050505050505050505050505050505', 'debian',
-            'raw', 1, 1, '00000000-0000-0000-0000-000000000001', 1);";
+            'raw', 1, 1, '00000000-0000-0000-0000-000000000001', 1);
+        INSERT INTO price_books VALUES (1, '{}');
+        INSERT INTO leases (id, quote, owner, host, site, vcpus, memory_bytes, disk_bytes, seconds,
+            on_lost_link, price, currency, price_book, quote_expires_at, created_at, ends_at,
+            state, epoch, boot, detail, addresses)
+        VALUES ('00000000-0000-0000-0000-000000000006', '00000000-0000-0000-0000-000000000007',
+            '00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000003',
+            'berlin', 1, 1, 1, 60, '{\"clause\":\"fence\",\"after_seconds\":60}', 1, 'EUR', 1, 1,
+            1, 2, 'active', 1, '00000000-0000-0000-0000-000000000004', 'runs', '[]');";
 
     #[tokio::test]
     async fn a_store_of_the_first_version_is_brought_to_this_ones_form() {
-        use surplus_market::store::Tx as _;
+        use surplus_market::store::{LeaseFilter, Tx as _};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.db");
         let all = sqlx::migrate!("migrations/sqlite");
@@ -215,6 +223,16 @@ mod tests {
         tx.put_host(&host).await.unwrap();
         let images = tx.images().await.unwrap();
         assert!(images[0].public, "an operator's image is for everybody");
+        let lease = tx.leases(LeaseFilter::Live).await.unwrap().remove(0);
+        assert!(lease.life.former.is_empty() && lease.life.lost.is_none());
+        assert!(lease.was_on(host.id, 1) && !lease.was_on(host.id, 2));
+        assert_eq!(
+            lease.wanted_site.as_deref(),
+            Some("berlin"),
+            "it may have been asked for"
+        );
+        tx.put_lease(&lease).await.unwrap();
+        assert_eq!(tx.lease(lease.id).await.unwrap(), Some(lease));
         assert_eq!(tx.tokens().await.unwrap()[0].used, 1);
         assert!(tx.admission_rules().await.unwrap().is_empty());
         tx.commit().await.unwrap();

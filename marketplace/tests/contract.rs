@@ -4,6 +4,8 @@
 
 #[path = "contract/admission.rs"]
 mod admission;
+#[path = "contract/artefacts.rs"]
+mod artefacts;
 #[path = "contract/enrolment.rs"]
 mod enrolment;
 #[path = "contract/fake_host.rs"]
@@ -16,3 +18,5 @@ mod interface;
 mod lease;
 #[path = "contract/marketplace.rs"]
 mod marketplace;
+#[path = "contract/moved.rs"]
+mod moved;

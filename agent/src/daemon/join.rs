@@ -1,7 +1,7 @@
 //! From power-on to a certificate.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use surplus_pki::Certificate;
 use surplus_protocol::enrol::HostFacts;
@@ -15,11 +15,15 @@ use crate::clock::{self, Kernel};
 use crate::enrol::{self, Credentials, Marketplace, Means, Pace};
 use crate::hub::{Road, in_one_line};
 use crate::identity::{Identity, Ram, Storage};
-use crate::inventory;
+use crate::inventory::{self, Card};
 use crate::network::look::KernelLinks;
 use crate::network::{self, Wanted, units};
 use crate::stages::{Announce, Repeating};
+use crate::sysroot::SysRoot;
 use crate::system::networkd;
+
+/// Between looks for cards that came, went, or got their names.
+const CARDS_LOOK: Duration = Duration::from_millis(500);
 
 /// A host that is in the register.
 pub(super) struct Joined {
@@ -143,33 +147,49 @@ async fn enrol(world: &World, directions: &Directions) -> Result<Enrolled, Daemo
     })
 }
 
-/// Configures the network as the site file says, and waits for it. A network
-/// that is `up` and stays as it is is left alone.
+/// Configures the network as the site file says, and waits for it; anew with
+/// each card that comes, goes, or gets its name meanwhile. A network that is
+/// `up` and stays as it is is left alone.
 async fn bring_up(world: &World, site: &Site, up: bool) {
     let root = &world.settings.root;
     let consoles = &*world.settings.consoles;
-    let cards = inventory::cards(root);
-    let files = units::plan(&site.network, &site.time.servers, &cards);
-    let mut wanted = units::wanted(&site.network, &cards);
-    match units::write(root, &files) {
-        Ok(false) if up => return,
-        // Also where nothing is new: an agent may have been killed between.
-        Ok(changed) if changed || !files.is_empty() => apply(world).await,
-        Ok(_) => {}
-        Err(error) => {
-            let what = format!(
-                "cannot write the site file's network to {}: {error}",
-                units::DIRECTORY
-            );
-            consoles.say(Stage::new("network").failed(what, "the host goes on with DHCP"));
-            wanted = Wanted::default();
+    let mut links = KernelLinks::open(root.clone(), Arc::clone(&world.bus));
+    let mut first = true;
+    loop {
+        let cards = inventory::cards(root);
+        let files = units::plan(&site.network, &site.time.servers, &cards);
+        let mut wanted = units::wanted(&site.network, &cards);
+        match units::write(root, &files) {
+            Ok(false) if up && first => return,
+            // Also where nothing is new: an agent may have been killed between.
+            Ok(changed) if changed || first && !files.is_empty() => apply(world).await,
+            Ok(_) => {}
+            Err(error) => {
+                let what = format!(
+                    "cannot write the site file's network to {}: {error}",
+                    units::DIRECTORY
+                );
+                consoles.say(Stage::new("network").failed(what, "the host goes on with DHCP"));
+                wanted = Wanted::default();
+            }
+        }
+        first = false;
+        world
+            .board
+            .update(|status| status.state = "waiting for the network".to_owned());
+        // Cancel-safe: both sides only look.
+        tokio::select! {
+            _ = network::wait_until_up(&mut links, &wanted, consoles) => return,
+            () = other_cards(root, &cards) => {}
         }
     }
-    world
-        .board
-        .update(|status| status.state = "waiting for the network".to_owned());
-    let mut links = KernelLinks::open(root.clone(), Arc::clone(&world.bus));
-    network::wait_until_up(&mut links, &wanted, consoles).await;
+}
+
+/// Ends once the machine's cards are others than `known`, or named otherwise.
+async fn other_cards(root: &SysRoot, known: &[Card]) {
+    while inventory::cards(root) == known {
+        tokio::time::sleep(CARDS_LOOK).await;
+    }
 }
 
 /// Has networkd read its files, until it did.

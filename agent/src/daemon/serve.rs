@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
-use surplus_protocol::ids::BootId;
+use surplus_protocol::ids::{BootId, HostId};
 use surplus_protocol::inventory::KvmProbe;
 use surplus_site::Site;
 use tokio::sync::{Notify, watch};
@@ -32,8 +32,11 @@ use crate::uplink;
 /// The daemon that runs guests.
 const LIBVIRT: &str = "libvirtd.service";
 
-/// Between looks whether it runs.
-const LIBVIRT_LOOK: Duration = Duration::from_secs(30);
+/// Ends guests at their deadline when this process does not.
+const GUARD: &str = "surplus-guard.service";
+
+/// Between looks whether they run.
+const UNIT_LOOK: Duration = Duration::from_secs(30);
 
 /// Between looks whether libvirt hangs.
 const HUNG_LOOK: Duration = Duration::from_secs(5);
@@ -67,7 +70,8 @@ pub(super) async fn serve(
         vcpus: site.reserve.vcpus.unwrap_or(0),
         memory_bytes: site.reserve.memory.unwrap_or(0),
     };
-    beside.run(keep_libvirt_running(Arc::clone(&world.bus)));
+    beside.run(keep_running(Arc::clone(&world.bus), LIBVIRT));
+    beside.run(keep_running(Arc::clone(&world.bus), GUARD));
     let root = world.settings.root.clone();
     // Cancel-safe: the probe's guest is killed when it is dropped.
     let kvm = tokio::select! {
@@ -81,13 +85,13 @@ pub(super) async fn serve(
         .minding(hangs.clone());
     let (publish, offer) = watch::channel(surveyor.look());
 
-    let mut config = GuestsConfig::new(host, boot, &world.settings.state_directory);
+    let mut config = guests_config(world, host, boot, emulated);
     // An image is never larger than the disk that it unfolds to.
     config.image_cache_bytes = Some(surveyor.disk_bytes());
-    config.emulation = emulated;
     let time = MarketplaceTime::open(world.settings.run_directory.join("marketplace-time"));
     let road_up = Arc::new(uplink::Marketplace(shown.clone()));
-    let guests = Guests::start(config, road_up, Arc::new(time.clone()))?;
+    let fences = FenceBook::open(world.settings.run_directory.join("fences.json"));
+    let guests = Guests::start(config, fences.known(), road_up, Arc::new(time.clone()))?;
     let report = guests.report();
     beside.run(mend_libvirt(
         Arc::clone(&world.bus),
@@ -128,7 +132,6 @@ pub(super) async fn serve(
         newcomer: Arc::clone(&newcomer),
     };
     beside.run(registration.keep());
-    let fences = FenceBook::open(world.settings.run_directory.join("fences.json"));
     beside.run(
         fences
             .clone()
@@ -136,7 +139,7 @@ pub(super) async fn serve(
     );
     let syncing = Syncing {
         fences,
-        hub: Marketplace(shown.clone(), time.clone()),
+        hub: Marketplace(shown.clone()),
         time,
         workload: guests,
         credentials: shown,
@@ -151,6 +154,15 @@ pub(super) async fn serve(
     tokio::select! {
         () = syncing.run(Session::new(boot, earlier_syncs()), stop) => Ok(()),
         () = newcomer.notified() => Err(DaemonError::OtherHost),
+    }
+}
+
+fn guests_config(world: &World, host: HostId, boot: BootId, emulation: bool) -> GuestsConfig {
+    GuestsConfig {
+        emulation,
+        deadlines_dir: runtime_directory(world).join("deadlines"),
+        pulse: world.pulse.clone(),
+        ..GuestsConfig::new(host, boot, &world.settings.state_directory)
     }
 }
 
@@ -190,19 +202,19 @@ async fn probe_before_guests(world: &World, site: &Site) -> KvmProbe {
     }
 }
 
-async fn keep_libvirt_running(bus: Arc<Bus>) {
+async fn keep_running(bus: Arc<Bus>, unit: &'static str) {
     let mut said = String::new();
     loop {
-        let now = match units::ensure_active(&bus, LIBVIRT).await {
+        let now = match units::ensure_active(&bus, unit).await {
             Ok(Ensured::Unchanged) => String::new(),
             Ok(Ensured::Started) => "it did not run, and was started".to_owned(),
             Err(error) => in_one_line(&error),
         };
         if now != said && !now.is_empty() {
-            tracing::info!(unit = LIBVIRT, "{now}");
+            tracing::info!(unit, "{now}");
         }
         said = now;
-        tokio::time::sleep(LIBVIRT_LOOK).await;
+        tokio::time::sleep(UNIT_LOOK).await;
     }
 }
 

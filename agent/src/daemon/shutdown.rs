@@ -56,6 +56,7 @@ pub(super) async fn end_guests(bus: Arc<Bus>, guests: Guests, consoles: Announce
         guests.set_desired(Desired {
             tickets: Vec::new(),
             tombstones,
+            ..Desired::default()
         });
         tokio::time::sleep(REPEAT).await;
     }

@@ -383,3 +383,37 @@ fn a_pending_host_asks_again_when_it_was_told_to_but_not_in_a_day() {
     assert_eq!(wait(None), APPROVAL_WAIT.as_secs());
     assert_eq!(wait(Some(86_400)), LONGEST_APPROVAL_WAIT.as_secs());
 }
+
+#[tokio::test]
+async fn a_certificate_that_ran_out_three_months_ago_is_renewed_without_anybodys_doing() {
+    let marketplace = FakeMarketplace::new([]);
+    let (address, _server) = marketplace.start().await;
+    let host = Host::of(&marketplace, address);
+    let first = host.enrol().await;
+    let day = jiff::SignedDuration::from_hours(24);
+    let old = marketplace
+        .shared
+        .authority
+        .issue_host(
+            &CertificateRequest::create(&first.key, "a host", &[]).unwrap(),
+            &first.host.to_string(),
+            Timestamp::now() - day * 91,
+            day,
+        )
+        .unwrap();
+    let lapsed = Identity::new(first.key.clone(), vec![old.clone()]).unwrap();
+    let (sender, mut shown) = watch::channel(Credentials::new(&host.road, lapsed).unwrap());
+    let storage = host.storage();
+    let means = host.means(&storage);
+    let renewal = keep_renewed(&host.road, &host.facts, &means, &sender);
+    tokio::select! {
+        () = renewal => unreachable!(),
+        changed = tokio::time::timeout(DEADLINE, shown.changed()) => changed.unwrap().unwrap(),
+    }
+    let renewed = shown.borrow().identity.clone();
+    assert_eq!(renewed.host, first.host);
+    assert!(renewed.certificate().is_valid_at(Timestamp::now()));
+    let asked = marketplace.asked();
+    assert_eq!(asked[1].operation, "simplereenroll");
+    assert_eq!(asked[1].shown, PeerCertificate::Expired(old));
+}

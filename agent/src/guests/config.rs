@@ -8,6 +8,7 @@ use surplus_protocol::ids::{BootId, HostId};
 use super::disk::QemuImg;
 use super::domain_xml::Owner;
 use super::prepare;
+use crate::system::notify::Pulse;
 
 /// Where guests live and how they are treated.
 #[derive(Clone, Debug)]
@@ -23,7 +24,9 @@ pub struct GuestsConfig {
     pub emulation: bool,
     /// How long a guest has to power off by itself before it is destroyed.
     pub shutdown_grace: Duration,
-    /// How often running guests are looked at.
+    /// How often it is looked whether all is as it shall be, at least.
+    pub look_interval: Duration,
+    /// How often the counters of running guests are read.
     pub sample_interval: Duration,
     /// How often a usage record is made.
     pub record_interval: Duration,
@@ -37,6 +40,10 @@ pub struct GuestsConfig {
     pub arp_table: Utf8PathBuf,
     /// Where libvirt writes QEMU's logs, one per domain.
     pub qemu_log_dir: Utf8PathBuf,
+    /// Where the guard reads until when guests may run.
+    pub deadlines_dir: Utf8PathBuf,
+    /// Beats at every step of the work.
+    pub pulse: Pulse,
 }
 
 impl GuestsConfig {
@@ -49,14 +56,17 @@ impl GuestsConfig {
             bridge: "surplus0".into(),
             emulation: false,
             shutdown_grace: Duration::from_secs(10),
-            sample_interval: Duration::from_secs(5),
-            record_interval: Duration::from_secs(60),
+            look_interval: Duration::from_secs(10),
+            sample_interval: Duration::from_secs(60),
+            record_interval: Duration::from_secs(300),
             image_cache_bytes: None,
             owner: None,
             qemu_img: QemuImg::default(),
             ovmf_vars: prepare::default_ovmf_vars(),
             arp_table: "/proc/net/arp".into(),
             qemu_log_dir: "/var/log/libvirt/qemu".into(),
+            deadlines_dir: surplus_guard::deadline::DIRECTORY.into(),
+            pulse: Pulse::default(),
         }
     }
 }

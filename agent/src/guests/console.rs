@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::directories::replace;
 use super::placement::Placement;
-use super::store::write_atomically;
 use super::uplink::Uplink;
 
 /// Most bytes handed over at once.
@@ -159,7 +159,7 @@ impl Follower {
         if let Ok(json) = serde_json::to_vec(&self.position) {
             // The directory is gone once the guest has ended; then nobody will
             // ask for the position again.
-            let _ = write_atomically(&position_file(&self.log), &json, false);
+            let _ = replace(&position_file(&self.log), &json);
         }
     }
 

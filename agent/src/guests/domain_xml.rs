@@ -269,6 +269,8 @@ fn encode_ticket(ticket: &Ticket) -> io::Result<String> {
     let mut ticket = ticket.clone();
     ticket.guest.user_data = None;
     ticket.guest.ssh_keys.clear();
+    // It holds both once more.
+    ticket.proof = None;
     Ok(BASE64.encode(serde_json::to_vec(&ticket)?))
 }
 
@@ -355,8 +357,10 @@ mod tests {
     fn the_ticket_comes_back_from_the_metadata_without_the_buyers_secrets() {
         let mut ticket = test_ticket(1, 1);
         ticket.guest.user_data = Some("secret".into());
+        ticket.proof = Some(surplus_protocol::lease::SignedTicket("secret".into()));
         let back = ticket_of(&spec(&ticket).to_xml().unwrap()).unwrap();
         assert_eq!(back.guest.user_data, None);
+        assert_eq!(back.proof, None);
         assert!(back.guest.ssh_keys.is_empty());
         assert_eq!((back.lease, back.ends_at), (ticket.lease, ticket.ends_at));
         assert!(matches!(ticket_of("<guest/>"), Err(MetadataError::Missing)));

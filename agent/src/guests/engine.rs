@@ -5,6 +5,7 @@
 //! Slow work (images, disks) runs in tasks beside the turns, so that a lease
 //! ends on time whatever else is going on.
 
+mod deadlines;
 mod execute;
 mod status;
 
@@ -16,21 +17,20 @@ use jiff::{SignedDuration, Timestamp};
 use surplus_protocol::agent::{ReceiptAck, UsageAck};
 use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::EndReceipt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::clock::Clock;
 use super::config::GuestsConfig;
-use super::console::{Follower, LogFiles};
+use super::deadlines::Deadlines;
 use super::hypervisor::{DomainState, Hypervisor, ObservedDomain};
-use super::image::ImageStore;
 use super::meter::Sample;
 use super::placement::Placement;
 use super::plan::{Desired, Making, Plan, World, plan};
-use super::prepare::{Cure, PrepareError, Progress, Workshop, console_log};
+use super::prepare::{Cure, PrepareError};
 use super::record::{Record, Stage};
-use super::store::{Ledger, Loaded, Store, StoreError};
-use super::uplink::Uplink;
+use super::store::{Ledger, Loaded, Store};
+use super::workshop::{Progress, Workshop};
 
 /// Rounds of look, plan and act within one turn.
 const MAX_ROUNDS: usize = 8;
@@ -43,19 +43,19 @@ pub struct Engine {
     config: GuestsConfig,
     hypervisor: Arc<dyn Hypervisor>,
     clock: Arc<dyn Clock>,
-    workshop: Arc<Workshop>,
+    workshop: Arc<dyn Workshop>,
+    deadlines: Arc<dyn Deadlines>,
     store: Store,
     desired: Desired,
     sellable: Option<Resources>,
     records: BTreeMap<Placement, Record>,
     receipts: BTreeMap<Placement, EndReceipt>,
+    /// Acknowledged ones.
+    kept: BTreeMap<Placement, EndReceipt>,
     ledger: Ledger,
     jobs: BTreeMap<Placement, Job>,
     done: mpsc::UnboundedSender<Done>,
     finished_jobs: mpsc::UnboundedReceiver<Done>,
-    consoles: BTreeMap<Placement, Console>,
-    /// Consoles of ended guests, on their way out.
-    draining: Vec<Task>,
     /// When domains were reported to have stopped, on the boot-time clock.
     stopped_at: BTreeMap<String, u64>,
     sampled_at: Option<u64>,
@@ -83,12 +83,6 @@ struct Done {
     result: Result<String, PrepareError>,
 }
 
-#[derive(Debug)]
-struct Console {
-    ended: oneshot::Sender<LogFiles>,
-    task: Task,
-}
-
 /// A task that ends with its owner.
 #[derive(Debug)]
 struct Task(JoinHandle<()>);
@@ -100,56 +94,66 @@ impl Drop for Task {
 }
 
 impl Engine {
-    /// Reads what an earlier agent left.
+    /// Takes up what an earlier agent left.
     pub fn open(
         config: GuestsConfig,
+        store: Store,
+        workshop: Arc<dyn Workshop>,
         hypervisor: Arc<dyn Hypervisor>,
-        uplink: Arc<dyn Uplink>,
+        deadlines: Arc<dyn Deadlines>,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, StoreError> {
-        let store = Store::open(&config.state_dir)?;
+    ) -> Self {
         let Loaded {
             records,
             receipts,
+            kept,
             ledger,
             set_aside,
-        } = store.load()?;
-        let images = ImageStore::new(store.images(), config.image_cache_bytes);
-        let workshop = Workshop {
-            store: store.clone(),
-            images: Arc::new(images),
-            uplink,
-            qemu_img: config.qemu_img.clone(),
-            bridge: config.bridge.clone(),
-            emulation: config.emulation,
-            ovmf_vars: config.ovmf_vars.clone(),
-            owner: config.owner,
-        };
+        } = store.load();
         let (done, finished_jobs) = mpsc::unbounded_channel();
-        Ok(Self {
+        Self {
             config,
             hypervisor,
             clock,
-            workshop: Arc::new(workshop),
+            workshop,
+            deadlines,
             store,
             desired: Desired::default(),
             sellable: None,
             records,
             receipts,
+            kept,
             ledger,
             jobs: BTreeMap::new(),
             done,
             finished_jobs,
-            consoles: BTreeMap::new(),
-            draining: Vec::new(),
             stopped_at: BTreeMap::new(),
             sampled_at: None,
             set_aside,
             problems: Vec::new(),
-        })
+        }
     }
 
+    /// From now on this is desired. Where it speaks of what ended here and whose
+    /// receipt had arrived, the marketplace has lost that: it is sent again.
     pub fn set_desired(&mut self, desired: Desired) {
+        let tickets = desired.tickets.iter().map(Placement::of);
+        let stones = desired.tombstones.iter();
+        let stones = stones.map(|stone| Placement::new(stone.lease, stone.epoch));
+        for placement in tickets.chain(stones) {
+            let Some(receipt) = self.kept.get(&placement) else {
+                continue;
+            };
+            match self.store.recall_receipt(placement) {
+                Ok(()) => {
+                    self.receipts.insert(placement, receipt.clone());
+                    self.kept.remove(&placement);
+                }
+                Err(error) => {
+                    tracing::warn!(%placement, error = chain(&error), "a receipt is not sent again yet");
+                }
+            }
+        }
         self.desired = desired;
     }
 
@@ -167,9 +171,15 @@ impl Engine {
         }
         for ack in receipts {
             let placement = Placement::new(ack.lease, ack.epoch);
-            match self.store.forget_receipt(placement) {
-                Ok(()) => drop(self.receipts.remove(&placement)),
-                Err(error) => tracing::warn!(%placement, %error, "a receipt stays for now"),
+            match self.store.keep_receipt(placement) {
+                Ok(()) => {
+                    let receipt = self.receipts.remove(&placement);
+                    self.kept
+                        .extend(receipt.map(|receipt| (placement, receipt)));
+                }
+                Err(error) => {
+                    tracing::warn!(%placement, error = chain(&error), "a receipt stays for now");
+                }
             }
         }
     }
@@ -202,8 +212,10 @@ impl Engine {
         self.follow_consoles();
         let mut wake_at = None;
         for _ in 0..MAX_ROUNDS {
+            self.config.pulse.beat();
             let mut problems = self.set_aside.clone();
             let domains = self.look(&mut problems).await;
+            self.keep_deadlines(domains.as_deref(), &mut problems);
             self.sample_all(domains.as_deref()).await;
             let plan = self.plan(domains.as_deref());
             problems.extend(plan.problems);
@@ -211,6 +223,7 @@ impl Engine {
             let mut changed = false;
             for step in plan.steps {
                 let what = step.to_string();
+                self.config.pulse.beat();
                 match self.execute(step).await {
                     Ok(execute::Outcome::Changed) => {
                         tracing::info!(step = what, "done");
@@ -259,14 +272,17 @@ impl Engine {
             .map(|(placement, job)| (*placement, job.making.clone()));
         plan(&World {
             now: self.clock.now(),
+            boot_millis: self.clock.boot_millis(),
             host: self.config.host,
             boot: self.config.boot,
             desired: &self.desired,
             ledger: &self.ledger,
             records: &self.records,
+            receipts: &self.receipts,
+            kept: &self.kept,
             domains,
             making: &making.collect(),
-            guest_dirs: &self.store.guest_dirs(),
+            guest_dirs: &self.workshop.placements(),
             sellable: self.sellable,
             grace: signed(self.config.shutdown_grace),
         })
@@ -314,7 +330,7 @@ impl Engine {
             .records
             .values()
             .map(|record| record.ticket.guest.image);
-        self.workshop.images.keep(images.collect());
+        self.workshop.keep_images(images.collect());
     }
 
     /// Looks at what the running guests used, when it is time to.
@@ -338,14 +354,16 @@ impl Engine {
                 .map(Record::placement)
                 .find(|placement| placement.domain_name() == domain.name);
             if let Some(placement) = placement {
-                self.sample(placement, domain.state == DomainState::Running)
+                self.config.pulse.beat();
+                self.sample(placement, domain.state == DomainState::Running, true)
                     .await;
             }
         }
     }
 
-    /// Takes the guest's counters into its meter.
-    async fn sample(&mut self, placement: Placement, running: bool) {
+    /// Takes the guest's counters into its meter. `seen`: just now, so that it
+    /// counts as running where they cannot be read.
+    async fn sample(&mut self, placement: Placement, running: bool, seen: bool) {
         let (name, interface) = (placement.domain_name(), placement.interface_name());
         let usage = self.hypervisor.usage(&name, &interface).await;
         let at_boot_millis = self.clock.boot_millis();
@@ -361,42 +379,37 @@ impl Engine {
                 tx_bytes: usage.tx_bytes,
             }),
             // That it runs was seen; the other counters catch up later.
-            Err(error) => {
+            Err(error) if seen => {
                 tracing::debug!(%placement, %error, "a guest's counters were not read");
                 record.meter.tick(at_boot_millis, running);
             }
+            Err(_) => {}
         }
     }
 
+    /// Makes the usage records that are due, and writes down what was counted:
+    /// what is written is all that the agent's death leaves of it.
     fn record_usage(&mut self) {
-        let (now, at) = (self.clock.now(), self.clock.boot_millis());
+        let now = self.clock.now();
         let interval = millis(self.config.record_interval);
         for record in self.records.values_mut() {
-            if record.meter.is_due(at, interval) {
+            if record.meter.is_due(interval) {
                 record.meter.record(record.placement(), now);
-                if let Err(error) = self.store.save(record) {
-                    self.problems
-                        .push(format!("a usage record was not written: {error}"));
-                }
             }
+        }
+        if let Err(error) = self.store.save_all(self.records.values()) {
+            self.problems
+                .push(format!("usage was not written down: {}", chain(&error)));
         }
     }
 
     /// Sees to it that the console of each guest with a domain is followed.
-    fn follow_consoles(&mut self) {
+    fn follow_consoles(&self) {
         for record in self.records.values() {
-            let placement = record.placement();
-            if matches!(record.stage, Stage::Accepted) || self.consoles.contains_key(&placement) {
-                continue;
+            if !matches!(record.stage, Stage::Accepted) {
+                self.workshop.follow_console(record.placement());
             }
-            let log = console_log(&self.store, placement);
-            let uplink = Arc::clone(&self.workshop.uplink);
-            let (ended, end) = oneshot::channel();
-            let follower = Follower::new(placement, &log, uplink);
-            let task = Task(tokio::spawn(follower.run(end)));
-            self.consoles.insert(placement, Console { ended, task });
         }
-        self.draining.retain(|task| !task.0.is_finished());
     }
 
     /// Forgets ledger lines that can refuse nothing any more.
@@ -413,6 +426,7 @@ impl Engine {
         for lease in old {
             if self.store.forget_ledger(lease).is_ok() {
                 self.ledger.remove(&lease);
+                self.kept.retain(|placement, _| placement.lease != lease);
             }
         }
     }

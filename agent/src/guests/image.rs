@@ -110,7 +110,10 @@ impl ImageStore {
             .map_err(store)?;
         progress(fetch.got);
         let result = fetch.run(uplink, progress).await;
-        if let Err(ImageError::Mismatch { .. } | ImageError::TooLong { .. }) = &result {
+        if let Err(
+            ImageError::Mismatch { .. } | ImageError::TooLong { .. } | ImageError::Refused { .. },
+        ) = &result
+        {
             fs::remove_file(&partial).await.map_err(store)?;
         }
         result?;

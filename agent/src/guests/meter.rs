@@ -27,9 +27,9 @@ pub struct Sample {
     pub tx_bytes: u64,
 }
 
-/// The counters of one placement.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meter {
+/// What was counted so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
     running_millis: u64,
     cpu_nanos: u64,
     rx_bytes: u64,
@@ -39,33 +39,44 @@ pub struct Meter {
     last: Option<Sample>,
     /// When the last record was made, on the boot-time clock.
     recorded_at: Option<u64>,
+}
+
+/// The counters of one placement, and the records made of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meter {
+    counted: Counters,
     unacknowledged: Vec<UsageRecord>,
 }
 
 impl Meter {
     /// Takes in one look.
     pub fn sample(&mut self, sample: Sample) {
-        let last = self.last.unwrap_or_default();
+        let last = self.counted.last.unwrap_or_default();
         if last.running && sample.running {
             let elapsed = sample.at_boot_millis.saturating_sub(last.at_boot_millis);
-            self.running_millis = self.running_millis.saturating_add(elapsed);
+            self.counted.running_millis = self.counted.running_millis.saturating_add(elapsed);
         }
-        self.cpu_nanos = self
+        self.counted.cpu_nanos = self
+            .counted
             .cpu_nanos
             .saturating_add(grown(last.cpu_nanos, sample.cpu_nanos));
-        self.rx_bytes = self
+        self.counted.rx_bytes = self
+            .counted
             .rx_bytes
             .saturating_add(grown(last.rx_bytes, sample.rx_bytes));
-        self.tx_bytes = self
+        self.counted.tx_bytes = self
+            .counted
             .tx_bytes
             .saturating_add(grown(last.tx_bytes, sample.tx_bytes));
-        self.recorded_at.get_or_insert(sample.at_boot_millis);
-        self.last = Some(sample);
+        self.counted
+            .recorded_at
+            .get_or_insert(sample.at_boot_millis);
+        self.counted.last = Some(sample);
     }
 
     /// Takes in that the guest was seen, without its counters.
     pub fn tick(&mut self, at_boot_millis: u64, running: bool) {
-        let last = self.last.unwrap_or_default();
+        let last = self.counted.last.unwrap_or_default();
         self.sample(Sample {
             at_boot_millis,
             running,
@@ -75,18 +86,18 @@ impl Meter {
 
     /// Whether the last look saw the guest running.
     pub fn is_running(&self) -> bool {
-        self.last.is_some_and(|last| last.running)
+        self.counted.last.is_some_and(|last| last.running)
     }
 
     /// The guest stopped running at this time on the boot-time clock.
     pub fn stopped(&mut self, at_boot_millis: u64) {
-        if let Some(last) = self.last.filter(|last| last.running) {
+        if let Some(last) = self.counted.last.filter(|last| last.running) {
             self.sample(Sample {
                 at_boot_millis,
                 running: true,
                 ..last
             });
-            self.last = Some(Sample {
+            self.counted.last = Some(Sample {
                 at_boot_millis,
                 running: false,
                 ..last
@@ -94,34 +105,44 @@ impl Meter {
         }
     }
 
-    /// Whether `interval_millis` have passed since the last record.
-    pub fn is_due(&self, at_boot_millis: u64, interval_millis: u64) -> bool {
-        self.recorded_at
-            .is_some_and(|recorded| at_boot_millis.saturating_sub(recorded) >= interval_millis)
+    /// Whether a record is due: the last look was `interval_millis` after the
+    /// one that the last record was made of. Without a look there is nothing
+    /// new to record.
+    pub fn is_due(&self, interval_millis: u64) -> bool {
+        let looked = self.counted.last.map(|last| last.at_boot_millis);
+        let (Some(recorded), Some(looked)) = (self.counted.recorded_at, looked) else {
+            return false;
+        };
+        looked.saturating_sub(recorded) >= interval_millis
     }
 
     /// Makes the next record and keeps it until it is acknowledged.
     pub fn record(&mut self, placement: Placement, now: Timestamp) -> UsageRecord {
         let record = self.next_record(placement, now);
-        self.seq = record.seq;
-        self.recorded_at = self.last.map(|last| last.at_boot_millis);
+        self.counted.seq = record.seq;
+        self.counted.recorded_at = self.counted.last.map(|last| last.at_boot_millis);
         self.unacknowledged.push(record.clone());
-        if self.unacknowledged.len() > MAX_RECORDS {
-            // Every second one of the older half: the totals are in the rest.
+        self.thin();
+        record
+    }
+
+    /// Every second one of the older half goes where there are too many: the
+    /// totals are in the rest.
+    fn thin(&mut self) {
+        while self.unacknowledged.len() > MAX_RECORDS {
             let mut index = 0;
             self.unacknowledged.retain(|_| {
                 index += 1;
                 index > MAX_RECORDS / 2 || index % 2 == 0
             });
         }
-        record
     }
 
     /// The record that closes the placement; it travels in the receipt, and
     /// makes all earlier ones superfluous once that is acknowledged.
     pub fn close(&mut self, placement: Placement, now: Timestamp) -> UsageRecord {
         let record = self.next_record(placement, now);
-        self.seq = record.seq;
+        self.counted.seq = record.seq;
         record
     }
 
@@ -129,12 +150,12 @@ impl Meter {
         UsageRecord {
             lease: placement.lease,
             epoch: placement.epoch,
-            seq: self.seq + 1,
+            seq: self.counted.seq + 1,
             measured_at: now,
-            running_millis: self.running_millis,
-            cpu_millis: self.cpu_nanos / 1_000_000,
-            rx_bytes: self.rx_bytes,
-            tx_bytes: self.tx_bytes,
+            running_millis: self.counted.running_millis,
+            cpu_millis: self.counted.cpu_nanos / 1_000_000,
+            rx_bytes: self.counted.rx_bytes,
+            tx_bytes: self.counted.tx_bytes,
         }
     }
 
@@ -148,6 +169,34 @@ impl Meter {
     /// Records not yet acknowledged, oldest first.
     pub fn unacknowledged(&self) -> &[UsageRecord] {
         &self.unacknowledged
+    }
+
+    /// What was counted so far, without the records.
+    pub fn counters(&self) -> Counters {
+        self.counted
+    }
+
+    /// The records made since the meter was `before`, and the number from which
+    /// on records are not acknowledged.
+    pub fn since(&self, before: &Self) -> (Vec<UsageRecord>, u64) {
+        let new = |record: &&UsageRecord| record.seq > before.counted.seq;
+        let records = self.unacknowledged.iter().filter(new).cloned().collect();
+        let first = self.unacknowledged.first();
+        (records, first.map_or(self.counted.seq + 1, |it| it.seq))
+    }
+
+    /// Takes up what [`counters`](Self::counters) and [`since`](Self::since)
+    /// gave. Twice is as good as once.
+    pub fn restore(&mut self, counters: Counters, records: Vec<UsageRecord>, from: u64) {
+        if counters.seq < self.counted.seq {
+            return;
+        }
+        let last = self.unacknowledged.last().map_or(0, |record| record.seq);
+        let new = records.into_iter().filter(|record| record.seq > last);
+        self.unacknowledged.extend(new);
+        self.unacknowledged.retain(|record| record.seq >= from);
+        self.counted = counters;
+        self.thin();
     }
 }
 
@@ -207,11 +256,13 @@ mod tests {
     fn records_are_kept_until_acknowledged() {
         let mut meter = Meter::default();
         meter.sample(at(0, true));
-        assert!(!meter.is_due(59_999, 60_000));
-        assert!(meter.is_due(60_000, 60_000));
+        meter.sample(at(59, true));
+        assert!(!meter.is_due(60_000));
         for minute in 1..=3 {
             meter.sample(at(minute * 60, true));
+            assert!(meter.is_due(60_000));
             meter.record(placement(), Timestamp::UNIX_EPOCH);
+            assert!(!meter.is_due(60_000));
         }
         assert!(meter.acknowledge(2));
         assert!(!meter.acknowledge(2));

@@ -17,7 +17,8 @@ use jiff::{SignedDuration, Timestamp};
 use surplus_protocol::agent::Tombstone;
 use surplus_protocol::ids::{BootId, HostId};
 use surplus_protocol::inventory::Resources;
-use surplus_protocol::lease::{EndReason, Ticket};
+use surplus_protocol::lease::{EndReason, EndReceipt, Ticket};
+use surplus_safeguard::{Safeguard, stands};
 
 use super::domain_xml;
 use super::hypervisor::{DomainState, ObservedDomain};
@@ -31,6 +32,9 @@ use super::store::Ledger;
 pub struct Desired {
     pub tickets: Vec<Ticket>,
     pub tombstones: Vec<Tombstone>,
+    /// When a fence clause stops a guest at the latest unless the marketplace
+    /// answers again, in milliseconds since boot.
+    pub fenced_by: BTreeMap<Placement, u64>,
 }
 
 /// How far the making of a guest has come in this process.
@@ -50,11 +54,16 @@ pub enum Making {
 #[derive(Debug)]
 pub struct World<'a> {
     pub now: Timestamp,
+    /// The same on the boot-time clock.
+    pub boot_millis: u64,
     pub host: HostId,
     pub boot: BootId,
     pub desired: &'a Desired,
     pub ledger: &'a Ledger,
     pub records: &'a BTreeMap<Placement, Record>,
+    /// Receipts that are on their way, and those that arrived.
+    pub receipts: &'a BTreeMap<Placement, EndReceipt>,
+    pub kept: &'a BTreeMap<Placement, EndReceipt>,
     /// Our domains; `None` when libvirt could not be asked.
     pub domains: Option<&'a [ObservedDomain]>,
     pub making: &'a BTreeMap<Placement, Making>,
@@ -88,7 +97,8 @@ pub enum Step {
         placement: Placement,
         why: Ending,
     },
-    /// A stop came for what never was here: write the receipt.
+    /// A stop came for what never was here, or of which nothing is left: write
+    /// the receipt.
     Close {
         tombstone: Tombstone,
     },
@@ -246,8 +256,15 @@ impl<'a> Planner<'a> {
             }
             return self.step(Step::Finish { placement, why });
         }
+        // An agent that was stopped for long has not heard of its fence yet, and
+        // another host may have the lease.
+        if self.is_fenced(placement) {
+            let detail = "the marketplace was silent for longer than the lease allows";
+            let why = Ending::new(EndReason::LinkLost, detail);
+            return self.step(Step::Finish { placement, why });
+        }
         let not_after = self.not_after(record);
-        if not_after < self.world.now {
+        if not_after < self.world.now && stands(Safeguard::NotAfter) {
             let mut detail = String::from("it could not be started before its ticket ran out");
             if let Some(Making::Failed { detail: last, .. }) = making {
                 detail = format!("{detail}: {last}");
@@ -279,6 +296,12 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Whether its fence clause has stopped the guest by now, whoever did it.
+    fn is_fenced(&self, placement: Placement) -> bool {
+        let fenced_by = self.world.desired.fenced_by.get(&placement);
+        fenced_by.is_some_and(|fenced| *fenced <= self.world.boot_millis)
+    }
+
     /// Until when the guest may start, by what is remembered and desired.
     fn not_after(&self, record: &Record) -> Timestamp {
         let remembered = record.ticket.not_after;
@@ -303,6 +326,10 @@ impl<'a> Planner<'a> {
             if self.world.domains.is_some() {
                 let (reason, detail) = if ends_at <= now {
                     (EndReason::Expired, "the lease's window was over")
+                } else if self.is_fenced(placement) {
+                    // The guard was there before us.
+                    let detail = "the marketplace was silent for longer than the lease allows";
+                    (EndReason::LinkLost, detail)
                 } else {
                     (EndReason::GuestStopped, "the guest stopped by itself")
                 };
@@ -385,9 +412,10 @@ impl<'a> Planner<'a> {
     fn tombstones(&mut self) {
         for tombstone in &self.world.desired.tombstones {
             let placement = Placement::new(tombstone.lease, tombstone.epoch);
-            let ledger = self.world.ledger.get(&tombstone.lease);
-            let seen = ledger.is_some_and(|entry| entry.epoch >= tombstone.epoch);
-            if !seen && !self.world.records.contains_key(&placement) {
+            let known = self.world.records.contains_key(&placement)
+                || self.world.receipts.contains_key(&placement)
+                || self.world.kept.contains_key(&placement);
+            if !known {
                 self.step(Step::Close {
                     tombstone: tombstone.clone(),
                 });
@@ -468,7 +496,8 @@ impl<'a> Planner<'a> {
         if ticket.boot != self.world.boot {
             return Some(format!("it is for boot {} of this host", ticket.boot));
         }
-        match self.world.ledger.get(&ticket.lease) {
+        let seen = self.world.ledger.get(&ticket.lease);
+        match seen.filter(|_| stands(Safeguard::Epoch)) {
             Some(seen) if seen.epoch > ticket.epoch => Some(format!(
                 "epoch {} of the lease was here already",
                 seen.epoch

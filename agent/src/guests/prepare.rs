@@ -1,44 +1,47 @@
-//! Makes what a guest needs before its domain: image, disk, seed, XML.
+//! The workshop of a real host: makes what a guest needs before its domain
+//! (image, disk, seed, XML), and clears it away.
 //!
 //! Starts from an empty directory each time, so that what an earlier try left
 //! half-made is never used.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use camino::Utf8PathBuf;
+use futures_util::future::BoxFuture;
+use surplus_protocol::Digest;
 use surplus_protocol::lease::{Firmware, Ticket};
 
+use super::config::GuestsConfig;
+use super::consoles::Consoles;
+use super::directories::{Directories, DirectoryError};
 use super::disk::{DiskError, QemuImg};
 use super::domain_xml::{self, DomainSpec, Owner};
 use super::image::{ImageError, ImageStore};
+use super::neighbours;
 use super::placement::Placement;
 use super::seed;
-use super::store::{Store, StoreError};
 use super::uplink::Uplink;
+use super::workshop::{Progress, Workshop};
 
-/// What is needed to make guests.
-#[derive(Clone, Debug)]
-pub struct Workshop {
-    pub store: Store,
-    pub images: Arc<ImageStore>,
-    pub uplink: Arc<dyn Uplink>,
-    pub qemu_img: QemuImg,
-    pub bridge: String,
-    pub emulation: bool,
+/// The workshop on this host's own disk.
+#[derive(Debug)]
+pub struct LocalWorkshop {
+    directories: Directories,
+    images: ImageStore,
+    consoles: Consoles,
+    uplink: Arc<dyn Uplink>,
+    qemu_img: QemuImg,
+    bridge: String,
+    emulation: bool,
     /// OVMF's empty variable store.
-    pub ovmf_vars: Utf8PathBuf,
-    pub owner: Option<Owner>,
-}
-
-/// How far the fetch has come, for the lease's status.
-#[derive(Debug, Default)]
-pub struct Progress {
-    pub bytes: AtomicU64,
-    /// 0 while fetching, 1 once the image is there.
-    pub fetched: AtomicU64,
+    ovmf_vars: Utf8PathBuf,
+    owner: Option<Owner>,
+    arp_table: Utf8PathBuf,
+    qemu_log_dir: Utf8PathBuf,
 }
 
 /// Why a guest could not be made ready.
@@ -49,7 +52,7 @@ pub enum PrepareError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Directory(#[from] DirectoryError),
     #[error("could not write {path}")]
     Write {
         path: Utf8PathBuf,
@@ -80,20 +83,37 @@ impl PrepareError {
             Self::Disk(error) if error.is_final() => Cure::None,
             Self::Image(_)
             | Self::Disk(_)
-            | Self::Store(_)
+            | Self::Directory(_)
             | Self::Write { .. }
             | Self::Make { .. } => Cure::Few,
         }
     }
 }
 
-impl Workshop {
-    /// Makes everything up to the domain's XML, which it returns.
-    pub async fn prepare(
-        &self,
-        ticket: &Ticket,
-        progress: &Progress,
-    ) -> Result<String, PrepareError> {
+impl LocalWorkshop {
+    /// Makes the directories where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError`] where one cannot be made.
+    pub fn open(config: &GuestsConfig, uplink: Arc<dyn Uplink>) -> Result<Self, DirectoryError> {
+        let directories = Directories::open(&config.state_dir)?;
+        Ok(Self {
+            images: ImageStore::new(directories.images(), config.image_cache_bytes),
+            directories,
+            consoles: Consoles::default(),
+            uplink,
+            qemu_img: config.qemu_img.clone(),
+            bridge: config.bridge.clone(),
+            emulation: config.emulation,
+            ovmf_vars: config.ovmf_vars.clone(),
+            owner: config.owner,
+            arp_table: config.arp_table.clone(),
+            qemu_log_dir: config.qemu_log_dir.clone(),
+        })
+    }
+
+    async fn make(&self, ticket: &Ticket, progress: &Progress) -> Result<String, PrepareError> {
         let guest = &ticket.guest;
         let placement = Placement::of(ticket);
         let count = |bytes| progress.bytes.store(bytes, Ordering::Relaxed);
@@ -111,7 +131,7 @@ impl Workshop {
             path: path.clone(),
             source,
         };
-        let dir = self.store.make_guest_dir(placement)?;
+        let dir = self.directories.renew(placement)?;
         let disk = dir.join("disk.qcow2");
         let disk = self
             .qemu_img
@@ -124,8 +144,7 @@ impl Workshop {
             source,
         })?;
         let seed = dir.join("seed.img");
-        super::store::write_atomically(&seed, &volume, false)
-            .map_err(|source| write(&seed, source))?;
+        super::directories::replace(&seed, &volume).map_err(|source| write(&seed, source))?;
         let variables = dir.join("vars.fd");
         if guest.firmware == Firmware::Uefi {
             let copied = tokio::fs::copy(&self.ovmf_vars, &variables).await;
@@ -136,7 +155,7 @@ impl Workshop {
             ticket,
             disk,
             seed,
-            console: console_log(&self.store, placement),
+            console: self.directories.console_log(placement),
             variables,
             bridge: &self.bridge,
             emulation: self.emulation,
@@ -147,15 +166,62 @@ impl Workshop {
             source,
         })
     }
+
+    /// `<domain>.log`, and `<domain>.log.0` and so on once it was rotated.
+    fn remove_qemu_logs(&self, placement: Placement) {
+        let log = format!("{}.log", placement.domain_name());
+        let entries = self.qemu_log_dir.read_dir_utf8();
+        for entry in entries.into_iter().flatten().filter_map(Result::ok) {
+            let rest = entry.file_name().strip_prefix(&log);
+            if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!(%placement, %error, path = %entry.path(), "QEMU's log stays");
+            }
+        }
+    }
+}
+
+impl Workshop for LocalWorkshop {
+    fn prepare<'a>(
+        &'a self,
+        ticket: &'a Ticket,
+        progress: &'a Progress,
+    ) -> BoxFuture<'a, Result<String, PrepareError>> {
+        Box::pin(self.make(ticket, progress))
+    }
+
+    fn placements(&self) -> Vec<Placement> {
+        self.directories.placements()
+    }
+
+    fn remove(&self, placement: Placement) -> Result<bool, DirectoryError> {
+        let removed = self.directories.remove(placement)?;
+        self.remove_qemu_logs(placement);
+        Ok(removed)
+    }
+
+    fn keep_images(&self, digests: BTreeSet<Digest>) {
+        self.images.keep(digests);
+    }
+
+    fn follow_console(&self, placement: Placement) {
+        let log = self.directories.console_log(placement);
+        self.consoles.follow(placement, &log, &self.uplink);
+    }
+
+    fn end_console(&self, placement: Placement) {
+        let log = self.directories.console_log(placement);
+        self.consoles.end(placement, &log);
+    }
+
+    fn addresses(&self) -> BTreeMap<String, Vec<String>> {
+        neighbours::addresses(&self.arp_table, &self.bridge)
+    }
 }
 
 fn keep_private(path: &Utf8PathBuf) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-}
-
-/// Where a guest's console is logged.
-pub fn console_log(store: &Store, placement: Placement) -> Utf8PathBuf {
-    store.guest_dir(placement).join("console.log")
 }
 
 /// OVMF's variable store as Debian ships it.

@@ -21,14 +21,12 @@ use super::meter::Meter;
 use super::placement::Placement;
 
 /// One placement that has not ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub ticket: Ticket,
     pub stage: Stage,
     /// When the guest first ran.
-    #[serde(default)]
     pub started_at: Option<Timestamp>,
-    #[serde(default)]
     pub meter: Meter,
 }
 

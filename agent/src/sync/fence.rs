@@ -23,7 +23,7 @@ use surplus_stage::Stage;
 
 use super::Workload;
 use crate::clock::since_boot;
-use crate::guests::Desired;
+use crate::guests::{Desired, Placement};
 use crate::stages::Announce;
 
 /// Between looks at most: a machine that was suspended wakes up late.
@@ -47,7 +47,7 @@ struct Clause {
 impl Fences {
     /// Takes in an answered sync that was sent at `asked_at`. Clauses of leases
     /// that are neither ordered nor here any more are forgotten.
-    fn answered(&mut self, asked_at: Duration, desired: &Desired, here: &[LeaseStatus]) {
+    pub fn answered(&mut self, asked_at: Duration, desired: &Desired, here: &[LeaseStatus]) {
         self.answered_millis = Some(millis(asked_at));
         let ordered: BTreeMap<_, _> = desired
             .tickets
@@ -72,9 +72,27 @@ impl Fences {
             }));
     }
 
+    /// How long a sync may be held, in seconds: three fit into the shortest
+    /// clause, since its time runs from when the last answered one was sent.
+    pub fn longest_wait(&self) -> u32 {
+        let clauses = self.clauses.iter().map(|clause| clause.after_seconds / 3);
+        clauses.min().unwrap_or(u32::MAX).max(1)
+    }
+
+    /// When each clause stops its guest at the latest, in milliseconds since
+    /// boot, unless there is another answer.
+    pub fn stopped_by(&self) -> BTreeMap<Placement, u64> {
+        let clauses = self.clauses.iter().filter_map(|clause| {
+            let after = u64::from(clause.after_seconds) * 1000 + millis(LOOK);
+            let placement = Placement::new(clause.lease, clause.epoch);
+            Some((placement, self.answered_millis?.saturating_add(after)))
+        });
+        clauses.collect()
+    }
+
     /// The stops that are due at `now`. A host that never had an answer in this
     /// boot has no lease either.
-    fn due(&self, now: Duration) -> Vec<Tombstone> {
+    pub fn due(&self, now: Duration) -> Vec<Tombstone> {
         let Some(answered) = self.answered_millis else {
             return Vec::new();
         };
@@ -138,13 +156,14 @@ impl FenceBook {
     pub fn order(
         &self,
         asked_at: Duration,
-        desired: Desired,
+        mut desired: Desired,
         here: &[LeaseStatus],
         workload: &impl Workload,
     ) {
         self.with(|shared| {
             let before = shared.fences.clone();
             shared.fences.answered(asked_at, &desired, here);
+            desired.fenced_by = shared.fences.stopped_by();
             shared.fenced.clear();
             shared.desired = desired.clone();
             // Without a clause there is nothing to remember.
@@ -155,6 +174,20 @@ impl FenceBook {
             }
             workload.order(desired);
         });
+    }
+
+    /// What an earlier agent of this boot left: nothing is ordered, and fences
+    /// hold.
+    pub fn known(&self) -> Desired {
+        self.with(|shared| Desired {
+            fenced_by: shared.fences.stopped_by(),
+            ..Desired::default()
+        })
+    }
+
+    /// How long a sync may be held, in seconds, for all clauses' sake.
+    pub fn longest_wait(&self) -> u32 {
+        self.with(|shared| shared.fences.longest_wait())
     }
 
     /// Stops what is due at `now`.
@@ -236,6 +269,7 @@ mod tests {
         let desired = Desired {
             tickets: vec![short.clone(), keep],
             tombstones: Vec::new(),
+            ..Desired::default()
         };
         book.order(at(100), desired.clone(), &[], &guests);
         book.enforce(at(159), &guests, &recorded);
@@ -252,6 +286,21 @@ mod tests {
     }
 
     #[test]
+    fn a_held_sync_leaves_time_for_another_before_any_fence_falls() {
+        let directory = tempfile::tempdir().unwrap();
+        let guests = FakeGuests::default();
+        let book = FenceBook::open(directory.path().join("fences.json"));
+        assert_eq!(book.longest_wait(), u32::MAX);
+        let desired = Desired {
+            tickets: vec![fenced(60)],
+            tombstones: Vec::new(),
+            ..Desired::default()
+        };
+        book.order(at(100), desired, &[], &guests);
+        assert_eq!(book.longest_wait(), 20);
+    }
+
+    #[test]
     fn an_agent_that_was_killed_still_fences_without_an_answer() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fences.json");
@@ -259,6 +308,7 @@ mod tests {
         let desired = Desired {
             tickets: vec![short.clone()],
             tombstones: Vec::new(),
+            ..Desired::default()
         };
         FenceBook::open(&path).order(at(100), desired, &[], &FakeGuests::default());
         let (guests, recorded) = (FakeGuests::default(), Recorded::default());
@@ -282,6 +332,7 @@ mod tests {
         let desired = Desired {
             tickets: vec![short.clone()],
             tombstones: Vec::new(),
+            ..Desired::default()
         };
         book.order(at(1), desired, &[], &guests);
         book.order(at(2), Desired::default(), &[here], &guests);

@@ -42,6 +42,8 @@ pub(crate) fn ticket() -> Ticket {
         issued_at: now,
         not_after: now + SignedDuration::from_mins(10),
         ends_at: now + SignedDuration::from_hours(1),
+        terms: None,
+        proof: None,
         guest: GuestSpec {
             name: "guest".to_owned(),
             resources: Default::default(),

@@ -8,12 +8,13 @@
 //! What always holds: `seq` grows with each request; inventory and capacity go
 //! up until an answer to them has come, again when they change or are asked
 //! for; a request that brings news asks for its answer at once, and one that
-//! says what the last answered one said may be held by the marketplace.
+//! says what the last answered one said may be held by the marketplace. An
+//! answer that asks for tickets counts for nothing else.
 
 use surplus_protocol::agent::{MAX_WAIT_SECONDS, SyncRequest, SyncResponse};
 use surplus_protocol::ids::{BootId, Epoch, Generation, LeaseId};
 use surplus_protocol::inventory::{Capacity, Inventory};
-use surplus_protocol::lease::{LeaseStatus, SignedReceipt, UsageRecord};
+use surplus_protocol::lease::{LeaseStatus, SignedReceipt, SignedTicket, UsageRecord};
 
 /// What the host has to say now.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +24,8 @@ pub struct News {
     pub leases: Vec<LeaseStatus>,
     pub usage: Vec<UsageRecord>,
     pub receipts: Vec<Receipt>,
+    /// Shown where they are asked for.
+    pub tickets: Vec<SignedTicket>,
 }
 
 /// A receipt with what it is for, since signing the same twice gives two texts.
@@ -49,6 +52,10 @@ pub struct Session {
     known: Option<News>,
     /// It has no inventory or capacity of ours, whatever was sent.
     wanted: bool,
+    /// Tickets go up with each request, since they were once asked for.
+    show: bool,
+    /// How long the marketplace may hold a request, in seconds.
+    longest_wait: u32,
 }
 
 /// A request that is under way, with what it says.
@@ -74,11 +81,18 @@ impl Session {
             observed: 0,
             known: None,
             wanted: true,
+            show: false,
+            longest_wait: MAX_WAIT_SECONDS,
         }
     }
 
     pub fn boot(&self) -> BootId {
         self.boot
+    }
+
+    /// From now on the marketplace may hold a request for so long, in seconds.
+    pub fn hold_at_most(&mut self, seconds: u32) {
+        self.longest_wait = seconds.min(MAX_WAIT_SECONDS);
     }
 
     /// The next request.
@@ -93,7 +107,7 @@ impl Session {
             seq: self.seq,
             observed_generation: self.observed,
             wait_seconds: if told && !self.wanted {
-                MAX_WAIT_SECONDS
+                self.longest_wait
             } else {
                 0
             },
@@ -106,8 +120,21 @@ impl Session {
                 .iter()
                 .map(|receipt| receipt.signed.clone())
                 .collect(),
+            tickets: self.show.then(|| news.tickets.clone()),
         };
         Sent { request, news }
+    }
+
+    /// Whether the answer asks for tickets, and says nothing else that counts:
+    /// its orders are not to be handed on. From now on tickets are shown.
+    pub fn asks_for_tickets(&mut self, sent: &Sent, answer: &SyncResponse) -> bool {
+        let asks = answer.want_tickets && sent.request.tickets.is_none();
+        if asks {
+            self.show = true;
+            // What the request said may be forgotten, too.
+            self.known = None;
+        }
+        asks
     }
 
     /// Takes in the answer to `sent`, once its orders were handed on.
@@ -140,8 +167,10 @@ mod tests {
     fn answer(generation: Generation, want_inventory: bool) -> SyncResponse {
         SyncResponse {
             host: HostId::from_untyped_uuid(uuid::Uuid::nil()),
+            now: jiff::Timestamp::now(),
             generation,
             want_inventory,
+            want_tickets: false,
             tickets: Vec::new(),
             tombstones: Vec::new(),
             usage_acknowledged: Vec::new(),
@@ -195,6 +224,30 @@ mod tests {
             session.request(news(1)).request.wait_seconds,
             MAX_WAIT_SECONDS
         );
+    }
+
+    #[test]
+    fn tickets_are_shown_once_they_are_asked_for_and_from_then_on() {
+        let mut session = session();
+        let ticket = SignedTicket("signed".to_owned());
+        let news = || News {
+            tickets: vec![ticket.clone()],
+            ..news(1)
+        };
+        let first = session.request(news());
+        assert_eq!(first.request.tickets, None);
+        let asks = SyncResponse {
+            want_tickets: true,
+            ..answer(1, false)
+        };
+        assert!(session.asks_for_tickets(&first, &asks));
+        let shown = session.request(news());
+        assert_eq!(shown.request.tickets, Some(vec![ticket.clone()]));
+        assert_eq!(shown.request.wait_seconds, 0, "at once");
+        // One that asks on and on is answered, and obeyed otherwise.
+        assert!(!session.asks_for_tickets(&shown, &asks));
+        session.answered(shown, &answer(1, false));
+        assert!(session.request(news()).request.tickets.is_some());
     }
 
     #[test]

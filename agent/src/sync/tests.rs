@@ -111,8 +111,10 @@ impl Scene {
     fn answer(&self, generation: u64) -> SyncResponse {
         SyncResponse {
             host: self.host,
+            now: jiff::Timestamp::now(),
             generation,
             want_inventory: false,
+            want_tickets: false,
             tickets: Vec::new(),
             tombstones: Vec::new(),
             usage_acknowledged: Vec::new(),
@@ -239,7 +241,8 @@ async fn a_tombstone_is_handed_on_and_a_ticket_that_nobody_signed_is_not() {
         *orders,
         [Desired {
             tickets: Vec::new(),
-            tombstones: vec![tombstone]
+            tombstones: vec![tombstone],
+            ..Desired::default()
         }]
     );
     assert!(

@@ -75,7 +75,8 @@ impl Verifier {
     }
 
     fn verify_one(&self, signed: &SignedTicket, now: Timestamp) -> Result<Ticket, RefusedTicket> {
-        let ticket: Ticket = jws::verify_chained(&signed.0, &self.ca, now, Role::TicketSigner)?;
+        let mut ticket: Ticket = jws::verify_chained(&signed.0, &self.ca, now, Role::TicketSigner)?;
+        ticket.proof = Some(signed.clone());
         let (lease, host, boot) = (ticket.lease, ticket.host, ticket.boot);
         if host != self.host {
             return Err(RefusedTicket::Host { lease, host });
@@ -129,7 +130,8 @@ mod tests {
         ];
         let mut verifier = Verifier::new(authority.certificate().clone(), host, boot);
         let verified = verifier.verify(&signed, now);
-        assert_eq!(verified.tickets, [good]);
+        let proof = Some(signed[0].clone());
+        assert_eq!(verified.tickets, [Ticket { proof, ..good }]);
         assert_eq!(
             verified.newly_refused.len(),
             4,

@@ -45,7 +45,8 @@ pub(crate) enum Decision {
         /// Its id
         id: String,
     },
-    /// Confirm that a silent host is powered off: the leases it ran end
+    /// Confirm that a silent host is powered off: the leases it ran end, or are
+    /// placed anew where their clause says so
     ConfirmOff {
         /// Its id
         id: String,

@@ -45,7 +45,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     user_data: Option<PathBuf>,
     /// When host and marketplace lose each other: `keep` runs on to the end,
-    /// `fence:5m` stops the guest then, so that it may be started elsewhere
+    /// `fence:5m` stops the guest then and starts it afresh on another host, as
+    /// it does when its host reboots
     #[arg(long, value_name = "keep|fence:DURATION", default_value = "keep", value_parser = on_lost_link)]
     on_lost_link: OnLostLink,
     /// Only hosts of this site

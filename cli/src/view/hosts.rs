@@ -1,6 +1,6 @@
 //! The register of hosts.
 
-use surplus_protocol::api::{Host, HostState};
+use surplus_protocol::api::{Host, HostState, is_alarming};
 use surplus_protocol::inventory::{Disk, HardwareIdentity, Inventory, KvmProbe, Nic};
 
 use super::admissions::admission;
@@ -28,6 +28,7 @@ impl View {
         let rows = hosts.iter().zip(&ids);
         let mut text = self.table(&headings, rows.map(|(host, id)| self.host_row(host, id)));
         text.push_str(&self.decisions(hosts, &ids));
+        text.push_str(alarm(hosts));
         text
     }
 
@@ -109,6 +110,20 @@ impl View {
             rows.push(("memory", show_size(host.memory_bytes)));
         }
         self.sheet(rows)
+    }
+}
+
+/// A line where so many hosts are silent that the marketplace fences nothing.
+fn alarm(hosts: &[Host]) -> &'static str {
+    let enrolled = hosts
+        .iter()
+        .filter(|host| host.state == HostState::Enrolled);
+    let silent = enrolled.clone().filter(|host| host.unreachable);
+    if is_alarming(silent.count(), enrolled.count()) {
+        "more than 30 % of the hosts are silent at once, so no lease is fenced or placed anew: \
+         look at the network between them and the marketplace\n"
+    } else {
+        ""
     }
 }
 

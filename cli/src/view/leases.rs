@@ -1,6 +1,6 @@
 //! Leases and their bills.
 
-use surplus_protocol::api::{Bill, BillLine, Lease};
+use surplus_protocol::api::{Bill, BillLine, FormerPlacement, Lease};
 use surplus_protocol::lease::{EndReason, GuestPhase, LeaseState, OnLostLink};
 
 use super::hosts::resources;
@@ -73,6 +73,10 @@ impl View {
             ),
             ("on a lost link", clause(lease.on_lost_link)),
             ("placement", lease.epoch.to_string()),
+        ]);
+        let former = lease.former.iter();
+        rows.extend(former.map(|former| ("earlier placement", self.former(former))));
+        rows.extend([
             ("made", self.time(lease.created_at)),
             ("started", self.time_or(lease.started_at, "not yet")),
         ]);
@@ -88,6 +92,16 @@ impl View {
             ),
         ));
         self.sheet(rows)
+    }
+
+    fn former(&self, former: &FormerPlacement) -> String {
+        format!(
+            "{} on {} until {}: {}",
+            former.epoch,
+            former.host,
+            self.time(former.gone_at),
+            end_reason(former.reason)
+        )
     }
 
     pub(crate) fn bill(&self, bill: &Bill) -> String {
@@ -143,6 +157,7 @@ pub(crate) fn lease_state(lease: &Lease) -> String {
         LeaseState::Preparing => "preparing",
         LeaseState::Active => "active",
         LeaseState::Reclaiming => "being reclaimed",
+        LeaseState::Lost => "lost with its host, to be placed anew",
         LeaseState::Draining => "draining",
         LeaseState::Ended => "ended",
         LeaseState::Settled => "settled",
@@ -189,7 +204,7 @@ fn clause(clause: OnLostLink) -> String {
         OnLostLink::Keep => "keep: it runs to its end".to_owned(),
         OnLostLink::Fence { after_seconds } => {
             format!(
-                "fence: stopped {} after the last contact",
+                "fence: stopped {} after the last contact, and placed anew",
                 show_seconds(after_seconds.into())
             )
         }
@@ -198,7 +213,7 @@ fn clause(clause: OnLostLink) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{bill, lease, view};
+    use super::super::samples::{bill, former, lease, view};
     use super::*;
 
     #[test]
@@ -217,6 +232,19 @@ mod tests {
     #[test]
     fn one_lease_is_shown_whole() {
         insta::assert_snapshot!(view().lease(&lease(0)));
+    }
+
+    #[test]
+    fn a_lease_that_was_placed_anew_says_where_it_was_before() {
+        let mut moved = lease(0);
+        moved.epoch = 2;
+        moved.former = vec![former(1)];
+        let mut lost = lease(1);
+        lost.state = LeaseState::Lost;
+        lost.phase = None;
+        lost.addresses.clear();
+        let text = view().leases(&[moved.clone(), lost]);
+        insta::assert_snapshot!(format!("{}\n{text}", view().lease(&moved)));
     }
 
     #[test]

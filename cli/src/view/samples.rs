@@ -2,13 +2,15 @@
 
 use jiff::tz::TimeZone;
 use surplus_protocol::api::{
-    Admission, AdmissionRule, Bill, BillLine, Host, HostState, Image, Lease, Offer, PriceBook,
-    Quote, Selectors, Token,
+    Admission, AdmissionRule, Bill, BillLine, FormerPlacement, Host, HostState, Image, Lease,
+    Offer, PriceBook, Quote, Selectors, Token,
 };
 use surplus_protocol::inventory::{
     Capacity, Cpu, Disk, HardwareIdentity, Inventory, KvmProbe, Nic, NumaNode, Resources,
 };
-use surplus_protocol::lease::{GuestPhase, ImageFormat, LeaseState, OnLostLink, UsageRecord};
+use surplus_protocol::lease::{
+    EndReason, GuestPhase, ImageFormat, LeaseState, OnLostLink, UsageRecord,
+};
 use surplus_protocol::{Digest, Money};
 
 use super::View;
@@ -234,6 +236,7 @@ pub(crate) fn lease(number: u8) -> Lease {
         epoch: 1,
         host: id(1, 0),
         site: "leipzig".into(),
+        former: Vec::new(),
         resources: some(),
         image: image().digest,
         on_lost_link: OnLostLink::Fence { after_seconds: 300 },
@@ -248,6 +251,15 @@ pub(crate) fn lease(number: u8) -> Lease {
         ended_at: None,
         price: Money(46_000),
         currency: "EUR".into(),
+    }
+}
+
+pub(crate) fn former(epoch: u64) -> FormerPlacement {
+    FormerPlacement {
+        epoch,
+        host: id(1, 1),
+        reason: EndReason::LinkLost,
+        gone_at: "2026-05-01T11:30:00Z".parse().unwrap(),
     }
 }
 

@@ -13,31 +13,76 @@
 //!     │ Settle                                   without the guest, confirmed
 //!     ▼                                          power-off, fence expired;
 //!   Settled                                      from any placed state
+//!
+//!                        Gone, anew          PlaceAnew
+//!   Preparing or Active ────────────▶ Lost ─────────────▶ Reserved,
+//!                                       │                 with the next epoch
+//!                                       │ Stop, Gone
+//!                                       ▼
+//!                                     Ended
 //! ```
+//!
+//! [`Event::Overtaken`] is left out: it makes any live lease `Preparing`, or
+//! leaves it `Draining`, under the later epoch that a host has a ticket for.
 //!
 //! What always holds:
 //!
 //! - Once a ticket was given out the placement is freed by [`Event::Gone`]
 //!   alone; an order to stop only drains.
-//! - The reservation is released exactly once, on entering `Ended`.
+//! - A lease is placed anew only after its placement is gone, and never once
+//!   it was ordered to stop or the owner wants the capacity back.
+//! - The epoch never falls, and each placement before the present one is
+//!   remembered.
+//! - Each reservation is released exactly once: on entering `Ended`, or with
+//!   the next one. A lease that is lost holds the one that it had.
 //! - `Settled` is final, and nothing that comes later changes it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use surplus_protocol::ids::{BootId, Epoch};
+use surplus_protocol::ids::{BootId, Epoch, HostId};
 use surplus_protocol::lease::{EndReason, LeaseState};
+
+/// How often a lease is placed anew at most. A guest that takes its hosts down
+/// with it is kept from the next ones, and no placement need be forgotten.
+pub const PLACED_ANEW_AT_MOST: usize = 16;
+
+/// A placement that was lost, and the lease placed anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerPlacement {
+    pub epoch: Epoch,
+    pub host: HostId,
+    /// The boot for which its ticket was given out.
+    pub boot: BootId,
+    pub reason: EndReason,
+    /// When it was known to be gone.
+    pub gone_at: Timestamp,
+}
+
+/// How the present placement was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    pub reason: EndReason,
+    /// When it was known to be gone.
+    pub at: Timestamp,
+}
 
 /// Where a lease stands and how it came there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub state: LeaseState,
+    /// Counts the placements.
     pub epoch: Epoch,
     /// The boot for which a ticket was given out.
     pub boot: Option<BootId>,
+    /// The placements before this one, oldest first.
+    pub former: Vec<FormerPlacement>,
+    /// Set exactly while it is lost.
+    pub lost: Option<Loss>,
     /// Why it shall stop, once that was ordered.
     pub stop: Option<EndReason>,
     /// Until when the guest may still run while it is being reclaimed.
     pub reclaim_at: Option<Timestamp>,
+    /// When the guest ran first, in whichever placement.
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub end_reason: Option<EndReason>,
@@ -64,6 +109,20 @@ pub enum Event {
         reason: EndReason,
         started_at: Option<Timestamp>,
         at: Timestamp,
+        /// By its clause the lease is placed anew after this. One that was
+        /// ordered to stop ends all the same.
+        anew: bool,
+    },
+    /// A host takes it, in the place of the one that lost it.
+    PlaceAnew { left: HostId },
+    /// A later placement than this store knows of turned up, on a host that
+    /// shows its ticket: the store was restored from a backup. `left` is the
+    /// host of the placement that was thought to be the last.
+    Overtaken {
+        epoch: Epoch,
+        boot: BootId,
+        left: HostId,
+        at: Timestamp,
     },
     /// No more usage is waited for.
     Settle,
@@ -76,6 +135,8 @@ pub enum Action {
     TellHost,
     /// The reservation is free again.
     Release,
+    /// A reservation is taken on the host that the lease goes to.
+    Reserve,
     /// The bill will not change any more.
     CloseBill,
 }
@@ -95,6 +156,8 @@ impl Lease {
             state: LeaseState::Quoted,
             epoch: 1,
             boot: None,
+            former: Vec::new(),
+            lost: None,
             stop: None,
             reclaim_at: None,
             started_at: None,
@@ -115,6 +178,11 @@ impl Lease {
         matches!(self.state, Preparing | Active | Reclaiming | Draining)
     }
 
+    /// Whether a ticket was ever given out for it.
+    pub fn was_placed(&self) -> bool {
+        self.boot.is_some() || !self.former.is_empty()
+    }
+
     /// Whether its host shall run it now.
     pub fn shall_run(&self) -> bool {
         use LeaseState::{Active, Preparing, Reclaiming, Reserved};
@@ -128,7 +196,7 @@ impl Lease {
     /// [`InvalidTransition`] where the diagram has no such arrow.
     pub fn step(mut self, event: Event) -> Result<(Self, Vec<Action>), InvalidTransition> {
         use LeaseState::{
-            Active, Draining, Ended, Preparing, Quoted, Reclaiming, Reserved, Settled,
+            Active, Draining, Ended, Lost, Preparing, Quoted, Reclaiming, Reserved, Settled,
         };
         let actions = match (self.state, &event) {
             (Quoted, Event::Take) => {
@@ -151,8 +219,7 @@ impl Lease {
                 self.started_at.get_or_insert(*at);
                 vec![]
             }
-            (Active | Reclaiming, Event::Running { .. }) => vec![],
-            (Draining, Event::Running { at }) => {
+            (Active | Reclaiming | Draining, Event::Running { at }) => {
                 self.started_at.get_or_insert(*at);
                 vec![]
             }
@@ -161,29 +228,46 @@ impl Lease {
                 self.reclaim_at = Some(*deadline);
                 vec![]
             }
-            (Reserved, Event::Stop { reason, at }) => {
-                let mut actions = self.end(*reason, *at);
-                actions.push(Action::TellHost);
-                actions
+            (Reserved | Lost, Event::Stop { reason, at }) => {
+                [self.end(*reason, *at), vec![Action::TellHost]].concat()
             }
             (Preparing | Active | Reclaiming, Event::Stop { reason, .. }) => {
                 self.state = Draining;
                 self.stop = Some(*reason);
                 vec![Action::TellHost]
             }
-            (Draining, Event::Stop { .. }) => vec![],
+            (Draining, Event::Stop { .. }) | (Settled, Event::Settle) => vec![],
             (
-                Preparing | Active | Reclaiming | Draining,
+                Preparing | Active | Reclaiming | Draining | Lost,
                 Event::Gone {
                     reason,
                     started_at,
                     at,
+                    anew,
                 },
             ) => {
                 self.started_at = self.started_at.or(*started_at);
-                let mut actions = self.end(*reason, *at);
-                actions.push(Action::TellHost);
+                self.gone(*reason, *at, *anew)
+            }
+            (state @ Lost, Event::PlaceAnew { left }) => {
+                let Some(actions) = self.start_over(*left) else {
+                    return Err(InvalidTransition { state, event });
+                };
                 actions
+            }
+            (
+                Reserved | Preparing | Active | Reclaiming | Draining | Lost,
+                Event::Overtaken {
+                    epoch,
+                    boot,
+                    left,
+                    at,
+                },
+            ) if *epoch > self.epoch => {
+                self.overtaken(*left, *at);
+                self.epoch = *epoch;
+                self.boot = Some(*boot);
+                vec![Action::Release, Action::Reserve, Action::TellHost]
             }
             // A receipt that comes after a new boot already said so.
             (Ended | Settled, Event::Gone { .. } | Event::Stop { .. }) => vec![],
@@ -191,14 +275,70 @@ impl Lease {
                 self.state = Settled;
                 vec![Action::CloseBill]
             }
-            (Settled, Event::Settle) => vec![],
             (state, _) => return Err(InvalidTransition { state, event }),
         };
         Ok((self, actions))
     }
 
+    /// The placement is gone: the lease is lost, or ends.
+    fn gone(&mut self, reason: EndReason, at: Timestamp, anew: bool) -> Vec<Action> {
+        use LeaseState::{Active, Lost, Preparing};
+        let more = self.former.len() < PLACED_ANEW_AT_MOST;
+        let mut actions = match self.state {
+            Lost if anew => return vec![],
+            Preparing | Active if anew && more => {
+                self.state = Lost;
+                self.lost = Some(Loss { reason, at });
+                vec![]
+            }
+            _ => self.end(reason, at),
+        };
+        actions.push(Action::TellHost);
+        actions
+    }
+
+    /// Turns the lost placement on `host` into a former one, and waits for the
+    /// first ticket of the next epoch.
+    fn start_over(&mut self, host: HostId) -> Option<Vec<Action>> {
+        let (loss, boot) = self.lost.zip(self.boot)?;
+        self.former.push(FormerPlacement {
+            epoch: self.epoch,
+            host,
+            boot,
+            reason: loss.reason,
+            gone_at: loss.at,
+        });
+        self.state = LeaseState::Reserved;
+        self.epoch = self.epoch.saturating_add(1);
+        self.lost = None;
+        self.boot = None;
+        Some(vec![Action::Release, Action::Reserve, Action::TellHost])
+    }
+
+    /// The present placement turns out to be a former one. An order to stop
+    /// is meant for the later one, too.
+    fn overtaken(&mut self, host: HostId, at: Timestamp) {
+        let lost = self.lost.take().unwrap_or(Loss {
+            reason: EndReason::LinkLost,
+            at,
+        });
+        if let Some(boot) = self.boot {
+            self.former.push(FormerPlacement {
+                epoch: self.epoch,
+                host,
+                boot,
+                reason: lost.reason,
+                gone_at: lost.at,
+            });
+        }
+        if self.state != LeaseState::Draining {
+            self.state = LeaseState::Preparing;
+        }
+    }
+
     fn end(&mut self, reason: EndReason, at: Timestamp) -> Vec<Action> {
         self.state = LeaseState::Ended;
+        self.lost = None;
         self.ended_at = Some(at);
         self.end_reason = Some(reason);
         vec![Action::Release]
@@ -206,90 +346,4 @@ impl Lease {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn second(n: i64) -> Timestamp {
-        Timestamp::from_second(n).unwrap()
-    }
-
-    fn boot(n: u8) -> BootId {
-        BootId::from_bytes([n; 16])
-    }
-
-    fn event() -> impl Strategy<Value = Event> {
-        let time = (0_i64..1000).prop_map(second);
-        prop_oneof![
-            Just(Event::Take),
-            time.clone().prop_map(|at| Event::QuoteExpired { at }),
-            (0_u8..2).prop_map(|n| Event::Ticketed { boot: boot(n) }),
-            time.clone().prop_map(|at| Event::Running { at }),
-            time.clone()
-                .prop_map(|deadline| Event::Reclaim { deadline }),
-            time.clone().prop_map(|at| Event::Stop {
-                reason: EndReason::Ended,
-                at
-            }),
-            time.prop_map(|at| Event::Gone {
-                reason: EndReason::GuestStopped,
-                started_at: None,
-                at
-            }),
-            Just(Event::Settle),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn random_events_keep_what_always_holds(events in prop::collection::vec(event(), 0..40)) {
-            let mut lease = Lease::quoted();
-            let mut ticketed = false;
-            let mut released = 0;
-            let mut closed = 0;
-            for event in events {
-                let before = lease.clone();
-                let Ok((after, actions)) = lease.clone().step(event.clone()) else { continue };
-                released += actions.iter().filter(|a| **a == Action::Release).count();
-                closed += actions.iter().filter(|a| **a == Action::CloseBill).count();
-                ticketed |= after.boot.is_some();
-
-                if before.is_live() && !after.is_live() && ticketed {
-                    prop_assert!(matches!(event, Event::Gone { .. }), "{event:?} freed a placement");
-                }
-                if before.state == LeaseState::Settled {
-                    prop_assert_eq!(&after, &before);
-                }
-                prop_assert!(before.is_live() || !after.is_live(), "rose from the dead");
-                prop_assert!(before.started_at.is_none() || after.started_at == before.started_at);
-                prop_assert!(before.boot.is_none() || after.boot == before.boot);
-                prop_assert_eq!(after.ended_at.is_some(), !after.is_live());
-                prop_assert_eq!(after.end_reason.is_some(), !after.is_live());
-                prop_assert_eq!(released, usize::from(!after.is_live()));
-                prop_assert_eq!(closed, usize::from(after.state == LeaseState::Settled));
-                lease = after;
-            }
-        }
-    }
-
-    #[test]
-    fn an_order_to_stop_does_not_free_a_placed_lease() {
-        let (lease, _) = Lease::quoted().step(Event::Take).unwrap();
-        let (lease, _) = lease.step(Event::Ticketed { boot: boot(1) }).unwrap();
-        let stop = Event::Stop {
-            reason: EndReason::Ended,
-            at: second(1),
-        };
-        let (lease, actions) = lease.step(stop).unwrap();
-        assert_eq!(lease.state, LeaseState::Draining);
-        assert_eq!(actions, [Action::TellHost]);
-    }
-
-    #[test]
-    fn a_ticket_for_another_boot_is_refused() {
-        let (lease, _) = Lease::quoted().step(Event::Take).unwrap();
-        let (lease, _) = lease.step(Event::Ticketed { boot: boot(1) }).unwrap();
-        assert!(lease.step(Event::Ticketed { boot: boot(2) }).is_err());
-    }
-}
+mod tests;

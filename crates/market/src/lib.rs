@@ -24,6 +24,8 @@ pub mod presence;
 pub mod pricing;
 pub mod records;
 pub mod rent;
+pub mod replacement;
+pub mod settlement;
 pub mod store;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;

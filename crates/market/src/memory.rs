@@ -10,6 +10,7 @@ use surplus_protocol::Digest;
 use surplus_protocol::api::PriceBook;
 use surplus_protocol::ids::{AdmissionRuleId, Epoch, HostId, KeyId, LeaseId, QuoteId, TokenId};
 use surplus_protocol::lease::{LeaseState, UsageRecord};
+use surplus_safeguard::{Safeguard, stands};
 
 use crate::records::{
     AdmissionRuleRecord, HostRecord, ImageRecord, KeyRecord, LeaseRecord, ReceiptRecord,
@@ -17,7 +18,7 @@ use crate::records::{
 };
 use crate::store::{LeaseFilter, Store, StoreError, Tx};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Tables {
     tokens: BTreeMap<TokenId, TokenRecord>,
     rules: BTreeMap<AdmissionRuleId, AdmissionRuleRecord>,
@@ -39,6 +40,14 @@ struct Tables {
 /// The store. Clones share what is in it.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore(Arc<Mutex<Tables>>);
+
+impl MemoryStore {
+    /// A store of its own with what is in this one now, as a backup has it.
+    pub async fn backup(&self) -> Self {
+        let tables = Arc::clone(&self.0).lock_owned().await;
+        Self(Arc::new(Mutex::new(tables.clone())))
+    }
+}
 
 type Undo = Box<dyn FnOnce(&mut Tables) + Send>;
 
@@ -393,7 +402,13 @@ impl Tx for MemoryTx {
 
     async fn add_usage(&mut self, record: &UsageRecord, late: bool) -> Result<bool, StoreError> {
         self.writable()?;
-        let key = (record.lease, record.epoch, record.seq);
+        let arrival = self.tables.usage.len() as u64;
+        let number = if stands(Safeguard::UsageKey) {
+            record.seq
+        } else {
+            arrival
+        };
+        let key = (record.lease, record.epoch, number);
         if self.tables.usage.contains_key(&key) {
             return Ok(false);
         }
@@ -411,6 +426,12 @@ impl Tx for MemoryTx {
             }
         }
         Ok(last.into_values().collect())
+    }
+
+    async fn receipts(&mut self, lease: LeaseId) -> Result<Vec<Epoch>, StoreError> {
+        let range = (lease, Epoch::MIN)..=(lease, Epoch::MAX);
+        let receipts = self.tables.receipts.range(range);
+        Ok(receipts.map(|((_, epoch), _)| *epoch).collect())
     }
 
     async fn add_receipt(&mut self, receipt: &ReceiptRecord) -> Result<bool, StoreError> {

@@ -1,12 +1,16 @@
 //! Which host takes a guest: deterministic, and able to say why not.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use surplus_protocol::api::{HostState, PriceBook};
 use surplus_protocol::ids::HostId;
 use surplus_protocol::inventory::{Inventory, KvmProbe, Resources};
 
 use crate::capacity::{Room, amount};
+use crate::presence::Presence;
 use crate::pricing;
-use crate::records::HostRecord;
+use crate::records::{HostRecord, LeaseRecord};
 
 /// A host and what stands on it.
 #[derive(Clone, Debug)]
@@ -60,6 +64,47 @@ impl Candidate<'_> {
         accelerator(inventory)?;
         Ok(Room::new(capacity, self.sold.iter().copied()))
     }
+
+    /// Whether this host calls, and may be about to offer what it does not yet.
+    pub fn is_undecided(&self, wish: Wish<'_>) -> bool {
+        let HostRecord {
+            state,
+            site,
+            inventory,
+            capacity,
+            ..
+        } = self.host;
+        let asked = *state == HostState::Enrolled && wish.site.is_none_or(|wanted| wanted == site);
+        let probing = |of: &Inventory| of.kvm == KvmProbe::Pending;
+        let silent_on_it = capacity.is_none() || inventory.as_ref().is_none_or(probing);
+        asked && !self.unreachable && silent_on_it
+    }
+}
+
+/// The hosts that may be asked, each with what it sold of the `live` leases.
+pub fn candidates<'a>(
+    hosts: &'a [HostRecord],
+    live: &[LeaseRecord],
+    presence: &Presence,
+    now: Timestamp,
+) -> Vec<Candidate<'a>> {
+    let mut sold = BTreeMap::<HostId, Vec<Resources>>::new();
+    for lease in live.iter().filter(|lease| lease.reserves(now)) {
+        sold.entry(lease.host).or_default().push(lease.resources);
+    }
+    let asked = |host: &&HostRecord| {
+        use HostState::{Enrolled, Quarantined};
+        matches!(host.state, Enrolled | Quarantined)
+    };
+    hosts
+        .iter()
+        .filter(asked)
+        .map(|host| Candidate {
+            host,
+            unreachable: presence.is_unreachable(host, now),
+            sold: sold.remove(&host.id).unwrap_or_default(),
+        })
+        .collect()
 }
 
 /// How guests run on a host: `kvm` or `emulation`.

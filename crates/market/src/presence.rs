@@ -42,6 +42,11 @@ pub struct Presence {
 }
 
 impl Presence {
+    /// For how long this process has listened.
+    pub fn has_listened(&self, now: Timestamp) -> SignedDuration {
+        now.duration_since(self.since)
+    }
+
     /// Nobody seen yet.
     pub fn new(since: Timestamp) -> Self {
         Self {

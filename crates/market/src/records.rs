@@ -127,7 +127,10 @@ pub struct LeaseRecord {
     pub quote: QuoteId,
     pub owner: KeyId,
     pub host: HostId,
+    /// The site of its host.
     pub site: String,
+    /// The site that its buyer asked for, if any: it is placed nowhere else.
+    pub wanted_site: Option<String>,
     pub resources: Resources,
     /// Length of the window.
     pub seconds: u64,

@@ -8,7 +8,7 @@ use surplus_protocol::lease::{EndReason, GuestSpec, LeaseState};
 
 use crate::images;
 use crate::lease::{Action, Event, InvalidTransition, Lease};
-use crate::placement::{self, Candidate, Nowhere, Wish};
+use crate::placement::{self, Nowhere, Wish};
 use crate::presence::Presence;
 use crate::pricing;
 use crate::records::{ImageRecord, LeaseRecord};
@@ -152,22 +152,7 @@ pub async fn quote<T: Tx>(
     if asker.open_quotes.is_some_and(|most| open >= most) {
         return Err(QuoteError::TooMany { open });
     }
-    let candidates: Vec<_> = hosts
-        .iter()
-        .filter(|host| {
-            use surplus_protocol::api::HostState::{Enrolled, Quarantined};
-            matches!(host.state, Enrolled | Quarantined)
-        })
-        .map(|host| Candidate {
-            host,
-            unreachable: presence.is_unreachable(host, now),
-            sold: live
-                .iter()
-                .filter(|lease| lease.host == host.id && lease.reserves(now))
-                .map(|lease| lease.resources)
-                .collect(),
-        })
-        .collect();
+    let candidates = placement::candidates(&hosts, &live, presence, now);
     let wish = Wish {
         resources,
         site: request.site.as_deref(),
@@ -184,6 +169,7 @@ pub async fn quote<T: Tx>(
         owner: asker.owner,
         host,
         site,
+        wanted_site: request.site.clone(),
         resources,
         seconds: request.seconds,
         on_lost_link: request.on_lost_link,
@@ -240,7 +226,7 @@ pub async fn take<T: Tx>(
     "waits for the host".clone_into(&mut lease.detail);
     let actions = lease.apply(Event::Take)?;
     tx.put_lease(&lease).await?;
-    tell_host(tx, &lease, &actions).await?;
+    tell_host(tx, lease.host, &actions).await?;
     Ok(lease)
 }
 
@@ -257,19 +243,20 @@ pub async fn end<T: Tx>(
 ) -> Result<LeaseRecord, EndError> {
     let before = lease.clone();
     let actions = lease.apply(Event::Stop { reason, at: now })?;
-    if !lease.life.is_live() && lease.life.boot.is_none() {
+    if !lease.life.is_live() && !lease.life.was_placed() {
         "ended before any host ran it".clone_into(&mut lease.detail);
         lease.apply(Event::Settle)?;
     }
     if lease != before {
         tx.put_lease(&lease).await?;
-        tell_host(tx, &lease, &actions).await?;
+        tell_host(tx, lease.host, &actions).await?;
     }
     Ok(lease)
 }
 
-/// Ends what a host may still be running, on an operator's word that the
-/// machine is off. The leases that ended.
+/// Takes it that whatever a host ran is gone, on an operator's word that the
+/// machine is off: those leases end, or are lost and will be placed anew. Those
+/// leases.
 ///
 /// # Errors
 ///
@@ -279,33 +266,29 @@ pub async fn confirm_off<T: Tx>(
     now: Timestamp,
     host: HostId,
 ) -> Result<Vec<LeaseRecord>, EndError> {
-    let mut ended = Vec::new();
+    let mut gone = Vec::new();
     for mut lease in tx.leases(LeaseFilter::LiveOn(host)).await? {
         if !lease.life.is_placed() {
             continue;
         }
         let reason = lease.life.stop.unwrap_or(EndReason::Reclaimed);
-        let actions = lease.apply(Event::Gone {
-            reason,
-            started_at: None,
-            at: now,
-        })?;
-        "an operator confirmed that its host is off".clone_into(&mut lease.detail);
+        let why = "an operator confirmed that its host is off";
+        let actions = lease.lose(reason, None, now, why)?;
         tx.put_lease(&lease).await?;
-        tell_host(tx, &lease, &actions).await?;
-        ended.push(lease);
+        tell_host(tx, host, &actions).await?;
+        gone.push(lease);
     }
-    Ok(ended)
+    Ok(gone)
 }
 
 /// Counts the host's generation up where its desired state changed.
 pub(crate) async fn tell_host<T: Tx>(
     tx: &mut T,
-    lease: &LeaseRecord,
+    host: HostId,
     actions: &[Action],
 ) -> Result<(), StoreError> {
     if actions.contains(&Action::TellHost)
-        && let Some(mut host) = tx.host(lease.host).await?
+        && let Some(mut host) = tx.host(host).await?
     {
         host.generation = host.generation.saturating_add(1);
         tx.put_host(&host).await?;

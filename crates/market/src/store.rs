@@ -10,7 +10,7 @@ use std::future::Future;
 use jiff::Timestamp;
 use surplus_protocol::Digest;
 use surplus_protocol::api::PriceBook;
-use surplus_protocol::ids::{AdmissionRuleId, HostId, KeyId, LeaseId, QuoteId};
+use surplus_protocol::ids::{AdmissionRuleId, Epoch, HostId, KeyId, LeaseId, QuoteId};
 use surplus_protocol::lease::UsageRecord;
 
 use crate::records::{
@@ -142,6 +142,8 @@ pub trait Tx: Send + 'static {
     /// The last record of each epoch that is not late.
     fn usage(&mut self, lease: LeaseId) -> impl Future<Output = Answer<Vec<UsageRecord>>> + Send;
 
+    /// The epochs for which a receipt came, in order.
+    fn receipts(&mut self, lease: LeaseId) -> impl Future<Output = Answer<Vec<Epoch>>> + Send;
     /// Stores a receipt once by (lease, epoch); whether it was new.
     fn add_receipt(&mut self, receipt: &ReceiptRecord)
     -> impl Future<Output = Answer<bool>> + Send;

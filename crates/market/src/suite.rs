@@ -20,29 +20,27 @@
 )]
 
 mod fixtures;
+mod lives;
 
 use futures_util::future::{join, join_all, join3};
 use surplus_protocol::admission::Admission;
-use surplus_protocol::agent::SyncRequest;
-use surplus_protocol::api::{CreateLease, CreateToken, HostState, QuoteRequest};
-use surplus_protocol::ids::{BootId, HostId, LeaseId, QuoteId, TokenId};
-use surplus_protocol::lease::{
-    EndReason, Firmware, GuestPhase, ImageFormat, LeaseState, OnLostLink,
-};
+use surplus_protocol::api::HostState;
+use surplus_protocol::ids::{BootId, HostId, LeaseId};
+use surplus_protocol::lease::{EndReason, GuestPhase, ImageFormat, OnLostLink};
 
 pub use fixtures::*;
+pub use lives::*;
 
 use crate::enrol::{Applicant, EnrolError, enrol};
 use crate::lease::{Event, Lease};
 use crate::presence::Presence;
+use crate::pricing;
 use crate::records::{
     AdmissionRuleRecord, FormerBoot, HostRecord, ImageRecord, KeyRecord, LeaseRecord,
     ReceiptRecord, TokenRecord,
 };
-use crate::rent::{self, Asker};
 use crate::store::{LeaseFilter, Store, StoreError, Tx};
 use crate::token::TokenRefusal;
-use crate::{bill, pricing, token};
 
 /// Calls `$test!(name)` for each promise.
 #[macro_export]
@@ -62,6 +60,7 @@ macro_rules! for_each_promise_of_a_store {
         $test!(a_host_that_was_restarted_comes_back_by_a_rule);
         $test!(hosts_that_were_restarted_come_back_on_their_spent_token);
         $test!(a_lease_lives_from_token_to_bill);
+        $test!(a_lease_that_is_lost_with_its_host_is_placed_anew_and_billed_for_both);
     };
 }
 
@@ -165,6 +164,7 @@ pub async fn records_come_back_as_they_were_stored<S: Store>(store: &S) {
             reason,
             started_at: None,
             at,
+            anew: false,
         })
         .unwrap();
     ended.phase = Some(GuestPhase::Stopping);
@@ -175,10 +175,11 @@ pub async fn records_come_back_as_they_were_stored<S: Store>(store: &S) {
         life: Lease::quoted(),
         ..lease_record(2, full.id)
     };
+    let moved = twice_lost(3, full.id);
     furnish(
         store,
         &[full.clone(), bare.clone()],
-        &[ended.clone(), quoted.clone()],
+        &[ended.clone(), quoted.clone(), moved.clone()],
     )
     .await;
     let unlimited = TokenRecord {
@@ -201,6 +202,8 @@ pub async fn records_come_back_as_they_were_stored<S: Store>(store: &S) {
     let mut tx = store.read().await.unwrap();
     assert_eq!(tx.hosts().await.unwrap(), [full, bare]);
     assert_eq!(tx.lease(ended.id).await.unwrap(), Some(ended));
+    assert_eq!(tx.lease(moved.id).await.unwrap(), Some(moved.clone()));
+    assert_eq!(tx.leases(LeaseFilter::Live).await.unwrap().len(), 2);
     assert_eq!(tx.lease_of_quote(quoted.quote).await.unwrap(), Some(quoted));
     let used = TokenRecord {
         used: 2,
@@ -357,6 +360,13 @@ pub async fn usage_is_stored_once_and_the_last_of_each_epoch_counts<S: Store>(st
     };
     assert!(tx.add_receipt(&receipt).await.unwrap());
     assert!(!tx.add_receipt(&receipt).await.unwrap());
+    let second_one = ReceiptRecord {
+        epoch: 2,
+        ..receipt
+    };
+    assert!(tx.add_receipt(&second_one).await.unwrap());
+    assert_eq!(tx.receipts(lease.id).await.unwrap(), [1, 2]);
+    assert!(tx.receipts(LeaseId::nil()).await.unwrap().is_empty());
 }
 
 pub async fn a_host_is_found_by_either_key_and_not_seen_backwards<S: Store>(store: &S) {
@@ -533,94 +543,4 @@ pub async fn hosts_that_were_restarted_come_back_on_their_spent_token<S: Store>(
     assert_eq!(tx.tokens().await.unwrap(), [spent]);
     assert_eq!(tx.hosts().await.unwrap().len(), 3);
     assert!(tx.host_of_key(&digest(1)).await.unwrap().is_none());
-}
-
-pub async fn a_lease_lives_from_token_to_bill<S: Store>(store: &S) {
-    furnish(store, &[], &[]).await;
-    let (now, book) = (second(0), pricing::default_book());
-    let mut presence = Presence::new(now);
-    let image = ImageRecord {
-        digest: digest(5),
-        name: "debian".to_owned(),
-        format: ImageFormat::Raw,
-        size_bytes: 100,
-        virtual_bytes: 100,
-        owner: key_record(1).id,
-        public: false,
-        added_at: now,
-    };
-    let order = CreateToken {
-        name: "rack".to_owned(),
-        uses: Some(1),
-        expires_at: None,
-        networks: Vec::new(),
-    };
-    let mut tx = store.begin().await.unwrap();
-    token::create(&mut tx, now, TokenId::nil(), digest(1), order)
-        .await
-        .unwrap();
-    tx.put_image(&image).await.unwrap();
-    let fresh = HostId::from_bytes([1; 16]);
-    let mut host = enrol(&mut tx, &presence, now, fresh, &applicant(1))
-        .await
-        .unwrap();
-    tx.commit().await.unwrap();
-    host.boot = Some(BootId::from_bytes([1; 16]));
-    let hello = SyncRequest {
-        inventory: Some(inventory(1)),
-        capacity: Some(capacity()),
-        ..quiet(&host)
-    };
-    assert!(synced(store, now, host.id, &hello).await.wrote);
-    presence.answered(host.id, now);
-
-    let asker = Asker {
-        open_quotes: Some(1),
-        owner: key_record(1).id,
-        quote: QuoteId::from_bytes([1; 16]),
-        lease: LeaseId::from_bytes([1; 16]),
-    };
-    let request = QuoteRequest {
-        resources: SMALL,
-        seconds: 3600,
-        on_lost_link: OnLostLink::Keep,
-        site: None,
-    };
-    let mut tx = store.begin().await.unwrap();
-    rent::quote(&mut tx, &presence, now, asker, &request, &book)
-        .await
-        .unwrap();
-    let order = CreateLease {
-        quote: asker.quote,
-        name: "guest".to_owned(),
-        image: "debian".to_owned(),
-        firmware: Firmware::Bios,
-        ssh_keys: Vec::new(),
-        user_data: None,
-    };
-    let lease = rent::take(&mut tx, now, asker.owner, order).await.unwrap();
-    tx.commit().await.unwrap();
-    let answer = synced(store, now, host.id, &quiet(&host)).await;
-    assert_eq!(answer.response.tickets.len(), 1);
-    let last = usage_record(lease.id, 1, 1, 60_000);
-    let receipts = vec![receipt(&host, last, EndReason::GuestStopped)];
-    synced(
-        store,
-        second(30),
-        host.id,
-        &SyncRequest {
-            receipts,
-            ..quiet(&host)
-        },
-    )
-    .await;
-
-    let lease = stored_lease(store, lease.id).await;
-    assert_eq!(lease.life.state, LeaseState::Settled);
-    assert_eq!(lease.life.started_at, Some(second(5)));
-    let mut tx = store.read().await.unwrap();
-    let bill = bill::bill_of(&mut tx, &lease).await.unwrap();
-    assert!(bill.closed);
-    assert_eq!(bill.lines[0].quantity, 60_000);
-    assert_eq!(bill, bill::bill(&lease, &book, bill.usage.clone()));
 }

@@ -4,7 +4,10 @@
 //!
 //! - Absence changes nothing. A lease that the host does not mention goes on,
 //!   unless this is a new boot: that one has no guest left, so its placement
-//!   is free.
+//!   is free. Where the lease's clause has it placed anew, the next sweep finds
+//!   it a host.
+//! - What a host says of an epoch that it held counts for that epoch alone; of
+//!   one that it never held, for nothing.
 //! - Usage and receipts that make sense are acknowledged only once they are
 //!   stored, and stored once however often they are sent. Others are
 //!   acknowledged with a remark, so that they are not sent for ever.
@@ -52,6 +55,13 @@ pub trait Notary: Send + Sync {
     ///
     /// Where it did not.
     fn read(&self, receipt: &SignedReceipt) -> Result<EndReceipt, NotaryError>;
+
+    /// The ticket, where this marketplace signed it.
+    ///
+    /// # Errors
+    ///
+    /// Where it did not.
+    fn recall(&self, ticket: &SignedTicket, now: Timestamp) -> Result<Ticket, NotaryError>;
 }
 
 /// Why a sync failed.
@@ -164,14 +174,21 @@ async fn take_in<T: Tx>(
         }
     }
     let mut desk = Desk::open(tx, now, host).await?;
+    let want_tickets = match &request.tickets {
+        Some(tickets) => {
+            desk.recall(notary, tickets).await?;
+            false
+        }
+        None => desk.hears_of_unknown(&request.leases).await?,
+    };
     let usage_acknowledged = desk.take_usage(&request.usage).await?;
     let receipts_acknowledged = desk.take_receipts(notary, &request.receipts).await?;
     if seen == BootSeen::New {
-        desk.end_what_replaced_hosts_ran(request).await?;
+        desk.free_what_replaced_hosts_ran(request).await?;
     }
     if newest {
         desk.take_statuses(request).await?;
-        desk.end_what_a_reboot_took(request);
+        desk.free_what_a_reboot_took(request);
         desk.take_inventory(request);
     }
     let sent_inventory = request.inventory.is_some() || request.capacity.is_some();
@@ -179,6 +196,8 @@ async fn take_in<T: Tx>(
     answer.urgent |= !usage_acknowledged.is_empty()
         || !receipts_acknowledged.is_empty()
         || (answer.response.want_inventory && !sent_inventory);
+    answer.urgent |= want_tickets;
+    answer.response.want_tickets = want_tickets;
     answer.response.usage_acknowledged = usage_acknowledged;
     answer.response.receipts_acknowledged = receipts_acknowledged;
     Ok(Outcome::Answer(answer))

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use surplus_protocol::api::{self, Offer, PriceBook, Quote};
 use surplus_protocol::inventory::Resources;
 
+use crate::lease::FormerPlacement;
 use crate::placement::{self, Candidate};
 use crate::presence::Presence;
 use crate::pricing;
@@ -117,13 +118,14 @@ pub fn lease(lease: &LeaseRecord, unreachable: bool) -> Option<api::Lease> {
         epoch: lease.life.epoch,
         host: lease.host,
         site: lease.site.clone(),
+        former: lease.life.former.iter().map(former).collect(),
         resources: lease.resources,
         image: guest.image,
         on_lost_link: lease.on_lost_link,
         phase: lease.phase.filter(|_| lease.life.is_live()),
         detail: lease.detail.clone(),
         addresses: lease.addresses.clone(),
-        unreachable: unreachable && lease.life.is_live(),
+        unreachable: unreachable && lease.life.is_live() && lease.life.lost.is_none(),
         end_reason: lease.life.end_reason,
         created_at: lease.created_at,
         started_at: lease.life.started_at,
@@ -132,6 +134,15 @@ pub fn lease(lease: &LeaseRecord, unreachable: bool) -> Option<api::Lease> {
         price: lease.price,
         currency: lease.currency.clone(),
     })
+}
+
+fn former(placement: &FormerPlacement) -> api::FormerPlacement {
+    api::FormerPlacement {
+        epoch: placement.epoch,
+        host: placement.host,
+        reason: placement.reason,
+        gone_at: placement.gone_at,
+    }
 }
 
 /// An image.

@@ -10,6 +10,7 @@
 //! State is level-triggered: each answer carries the whole desired state.
 //! Absence changes nothing; a stop needs a [`Tombstone`] or the lease's end.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BootId, Epoch, Generation, HostId, LeaseId};
@@ -46,15 +47,25 @@ pub struct SyncRequest {
     /// Receipts not yet acknowledged.
     #[serde(default)]
     pub receipts: Vec<SignedReceipt>,
+    /// The tickets of [`SyncRequest::leases`], once they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tickets: Option<Vec<SignedTicket>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncResponse {
     pub host: HostId,
+    /// The marketplace's time when it answered: what leases are judged by.
+    pub now: Timestamp,
     pub generation: Generation,
     /// The marketplace holds no inventory or capacity of this boot: send both.
     #[serde(default)]
     pub want_inventory: bool,
+    /// The host speaks of leases that the marketplace does not know, as after
+    /// the restore of a backup: it shall show its tickets. Nothing else of the
+    /// answer counts, so that no fence is put off by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub want_tickets: bool,
     /// Every lease that shall run here, signed.
     #[serde(default)]
     pub tickets: Vec<SignedTicket>,

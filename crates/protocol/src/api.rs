@@ -11,7 +11,7 @@
 //! | `GET /trust` | → [`Trust`] | anyone |
 //! | `GET /hosts`, `GET /hosts/{id}` | → [`Vec<Host>`], [`Host`] | operator |
 //! | `POST /hosts/{id}/approve`, `…/reject` | → [`Host`] | operator |
-//! | `POST /hosts/{id}/confirm-off` | → [`Host`]; ends what it ran | operator |
+//! | `POST /hosts/{id}/confirm-off` | → [`Host`]; what it ran is gone | operator |
 //! | `GET /offers` | → [`Vec<Offer>`] | buyer |
 //! | `GET /prices` | → [`PriceBook`] | buyer |
 //! | `GET /images` | → [`Vec<Image>`] | buyer |
@@ -288,10 +288,14 @@ pub struct Lease {
     pub id: LeaseId,
     pub name: String,
     pub state: LeaseState,
+    /// Counts its placements.
     pub epoch: Epoch,
     #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
     pub host: HostId,
     pub site: String,
+    /// Placements that it lost and was placed anew after, oldest first.
+    #[serde(default)]
+    pub former: Vec<FormerPlacement>,
     pub resources: Resources,
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub image: Digest,
@@ -315,6 +319,28 @@ pub struct Lease {
     /// Price for the whole window, traffic apart.
     pub price: Money,
     pub currency: String,
+}
+
+/// A placement of a lease that was lost through no act of buyer, guest or
+/// owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FormerPlacement {
+    pub epoch: Epoch,
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub host: HostId,
+    pub reason: EndReason,
+    /// When it was known to be gone.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub gone_at: Timestamp,
+}
+
+/// Whether so many enrolled hosts are silent at once that the fault is more
+/// likely the marketplace's or the network's: then no lease is fenced or placed
+/// anew. Two hosts may both be silent by chance; of three or more, over 30 %
+/// hardly.
+pub fn is_alarming(silent: usize, enrolled: usize) -> bool {
+    enrolled > 2 && silent.saturating_mul(10) > enrolled.saturating_mul(3)
 }
 
 /// What a lease costs: a pure function of its usage records and one version of

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
-use crate::ids::{BootId, Epoch, HostId, LeaseId};
+use crate::ids::{BootId, Epoch, HostId, KeyId, LeaseId, QuoteId};
 use crate::inventory::Resources;
+use crate::{Digest, Money};
 
 /// The guest as the buyer ordered it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,9 @@ pub enum OnLostLink {
     /// It runs to the lease's end and is never started elsewhere meanwhile.
     #[default]
     Keep,
-    /// The host stops it this long after its last acknowledged sync.
+    /// The host stops it this long after its last acknowledged sync. Lost by
+    /// this, or with its host, it is started afresh from its image on a host
+    /// that has room, for the rest of its window.
     Fence { after_seconds: u32 },
 }
 
@@ -74,6 +76,31 @@ pub struct Ticket {
     /// The lease's end: the host stops the guest then, by itself.
     pub ends_at: Timestamp,
     pub guest: GuestSpec,
+    /// None in tickets of before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
+    /// On the host, the text that this was read from; never part of that text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<SignedTicket>,
+}
+
+/// What the lease was taken for. With the rest of the ticket it is all that
+/// there is to know of a lease, so that a marketplace whose store was restored
+/// from an older backup learns of the lease from its host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    pub quote: QuoteId,
+    /// The buyer's API key.
+    pub owner: KeyId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_site: Option<String>,
+    /// Length of the window.
+    pub seconds: u64,
+    /// For the whole window, traffic apart.
+    pub price: Money,
+    pub currency: String,
+    pub price_book: u32,
+    pub created_at: Timestamp,
 }
 
 /// A [`Ticket`] as JWS compact serialisation (RFC 7515), ES256, with the
@@ -92,6 +119,8 @@ pub enum LeaseState {
     Preparing,
     Active,
     Reclaiming,
+    /// Its placement is gone, and another host is looked for.
+    Lost,
     Draining,
     Ended,
     Settled,

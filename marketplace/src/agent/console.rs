@@ -25,7 +25,7 @@ pub(super) async fn upload(
     body: Bytes,
 ) -> Result<Json<ConsoleAck>, Refusal> {
     let lease = app.store.read().await?.lease(id).await?;
-    let own = lease.filter(|lease| lease.host == host.record.id && epoch <= lease.life.epoch);
+    let own = lease.filter(|lease| lease.was_on(host.record.id, epoch));
     if own.is_none() {
         return Err(Refusal::not_found(format!(
             "lease {id} with epoch {epoch} on this host"

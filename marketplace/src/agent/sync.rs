@@ -157,6 +157,7 @@ async fn outcome(
     let signer = app.certificates.signer();
     let notary = HostNotary {
         signer: &signer,
+        authority: app.authority.certificate(),
         host_key: host.certificate.spki_der(),
     };
     let (id, now) = (host.record.id, app.now());

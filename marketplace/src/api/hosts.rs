@@ -84,7 +84,8 @@ pub(super) async fn reject(
 }
 
 /// Confirm that a host is powered off, so that what it ran is surely gone: its
-/// leases end. Refused while the host still calls.
+/// leases end, or are placed anew where their clause says so. Refused while the
+/// host still calls.
 #[utoipa::path(post, path = "/hosts/{id}/confirm-off", tag = "hosts",
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = Host), (status = "4XX", body = Problem)))]
@@ -103,7 +104,8 @@ pub(super) async fn confirm_off(
     }
     for lease in rent::confirm_off(&mut tx, app.now(), id).await? {
         app.console_readers.wake(&lease.id);
-        tracing::info!(lease = %lease.id, host = %id, "ended: its host is confirmed off");
+        let state = lease.life.state;
+        tracing::info!(lease = %lease.id, host = %id, ?state, "gone: its host is confirmed off");
     }
     judged(&app, tx, &host).await
 }

@@ -7,6 +7,7 @@ use surplus_market::records::{
 };
 use surplus_market::store::StoreError;
 use surplus_protocol::Money;
+use surplus_protocol::ids::Epoch;
 use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::UsageRecord;
 
@@ -86,6 +87,7 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRecord, StoreError> {
         owner: row.parse("owner")?,
         host: row.parse("host")?,
         site: row.text("site")?,
+        wanted_site: row.text_opt("wanted_site")?,
         resources: Resources {
             vcpus: row.number("vcpus")?,
             memory_bytes: row.number("memory_bytes")?,
@@ -104,6 +106,8 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRecord, StoreError> {
             state: row.word("state")?,
             epoch: row.number("epoch")?,
             boot: row.parse_opt("boot")?,
+            former: row.json("former")?,
+            lost: row.json_opt("lost")?,
             stop: row.word_opt("stop")?,
             reclaim_at: row.time_opt("reclaim_at")?,
             started_at: row.time_opt("started_at")?,
@@ -114,6 +118,10 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRecord, StoreError> {
         detail: row.text("detail")?,
         addresses: row.json("addresses")?,
     })
+}
+
+pub(super) fn epoch(row: &SqliteRow) -> Result<Epoch, StoreError> {
+    Columns(row).number("epoch")
 }
 
 pub(super) fn usage(row: &SqliteRow) -> Result<UsageRecord, StoreError> {

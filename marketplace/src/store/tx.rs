@@ -11,7 +11,7 @@ use surplus_market::records::{
 use surplus_market::store::{LeaseFilter, StoreError, Tx};
 use surplus_protocol::Digest;
 use surplus_protocol::api::PriceBook;
-use surplus_protocol::ids::{AdmissionRuleId, HostId, KeyId, LeaseId, QuoteId};
+use surplus_protocol::ids::{AdmissionRuleId, Epoch, HostId, KeyId, LeaseId, QuoteId};
 use surplus_protocol::lease::UsageRecord;
 
 use super::columns::{json, json_opt, number, time, time_opt, word, word_opt};
@@ -281,7 +281,10 @@ impl Tx for SqliteTx {
             .bind(word_opt(life.end_reason.as_ref())?)
             .bind(word_opt(lease.phase.as_ref())?)
             .bind(lease.detail.clone())
-            .bind(json(&lease.addresses)?);
+            .bind(json(&lease.addresses)?)
+            .bind(json(&life.former)?)
+            .bind(json_opt(life.lost.as_ref())?)
+            .bind(lease.wanted_site.clone());
         self.write(text, "a lease of that quote").await.map(drop)
     }
 
@@ -335,6 +338,12 @@ impl Tx for SqliteTx {
         .bind(receipt.signed.clone())
         .bind(time(receipt.received_at));
         Ok(self.write(text, "a receipt").await? > 0)
+    }
+
+    async fn receipts(&mut self, lease: LeaseId) -> Answer<Vec<Epoch>> {
+        let text = query("SELECT epoch FROM receipts WHERE lease = $1 ORDER BY epoch")
+            .bind(lease.to_string());
+        self.list(text, rows::epoch).await
     }
 
     async fn images(&mut self) -> Answer<Vec<ImageRecord>> {
@@ -403,13 +412,13 @@ const PUT_HOST: &str = "INSERT INTO hosts (id, state, detail, site, key_storage,
 const PUT_LEASE: &str = "INSERT INTO leases (id, quote, owner, host, site, vcpus, memory_bytes,
          disk_bytes, seconds, on_lost_link, price, currency, price_book, quote_expires_at,
          created_at, ends_at, guest, state, epoch, boot, stop, reclaim_at, started_at, ended_at,
-         end_reason, phase, detail, addresses)
+         end_reason, phase, detail, addresses, former, lost, wanted_site)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-         $20, $21, $22, $23, $24, $25, $26, $27, $28)
+         $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)
      ON CONFLICT (id) DO UPDATE SET created_at = excluded.created_at, ends_at = excluded.ends_at,
          host = excluded.host, site = excluded.site, guest = excluded.guest,
          state = excluded.state, epoch = excluded.epoch, boot = excluded.boot,
          stop = excluded.stop, reclaim_at = excluded.reclaim_at,
          started_at = excluded.started_at, ended_at = excluded.ended_at,
          end_reason = excluded.end_reason, phase = excluded.phase, detail = excluded.detail,
-         addresses = excluded.addresses";
+         addresses = excluded.addresses, former = excluded.former, lost = excluded.lost";

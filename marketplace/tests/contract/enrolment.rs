@@ -270,7 +270,8 @@ async fn an_expired_certificate_is_refused_with_the_way_out() {
     market.hands.forward(SignedDuration::from_hours(24 * 89));
     late.sync(late.nothing()).await.unwrap();
     // The TLS port's own certificate lasts as long as a host's.
-    market.hands.forward(SignedDuration::from_hours(25));
+    // The host was away for three months after its own had run out.
+    market.hands.forward(SignedDuration::from_hours(24 * 91));
     let market = market.restart().await;
     late.reconnect(&market);
     let refused = problem(late.sync(late.nothing()).await);

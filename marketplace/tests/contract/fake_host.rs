@@ -176,6 +176,7 @@ impl FakeHost {
             leases: Vec::new(),
             usage: Vec::new(),
             receipts: Vec::new(),
+            tickets: None,
         }
     }
 

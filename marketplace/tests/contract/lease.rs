@@ -17,7 +17,7 @@ use surplus_protocol::lease::{EndReason, Firmware, GuestPhase, LeaseState, OnLos
 use crate::fake_host::{FakeHost, GIB, OVERHEAD, PATIENCE, SELLABLE};
 use crate::marketplace::{Market, digest, problem, upload};
 
-const SMALL: Resources = Resources {
+pub(crate) const SMALL: Resources = Resources {
     vcpus: 1,
     memory_bytes: GIB,
     disk_bytes: GIB,
@@ -34,7 +34,7 @@ async fn quote(client: &Client, resources: Resources) -> Result<Quote, ClientErr
     client.post_json("/api/v1/quotes", &request).await
 }
 
-fn order(quote: &Quote) -> CreateLease {
+pub(crate) fn order(quote: &Quote) -> CreateLease {
     CreateLease {
         quote: quote.id,
         name: "guest-1".to_owned(),
@@ -56,7 +56,7 @@ async fn rent(client: &Client) -> Lease {
         .unwrap()
 }
 
-async fn lease(client: &Client, id: LeaseId) -> Lease {
+pub(crate) async fn lease(client: &Client, id: LeaseId) -> Lease {
     client
         .get_json(&format!("/api/v1/leases/{id}"))
         .await
@@ -70,7 +70,7 @@ async fn end(client: &Client, id: LeaseId) -> Lease {
         .unwrap()
 }
 
-async fn bill(client: &Client, id: LeaseId) -> Bill {
+pub(crate) async fn bill(client: &Client, id: LeaseId) -> Bill {
     client
         .get_json(&format!("/api/v1/leases/{id}/bill"))
         .await

@@ -99,10 +99,16 @@ impl Market {
     }
 
     /// The same data served by another process, as it were.
-    pub(crate) async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
+        self.restart_after(|_| {}).await
+    }
+
+    /// The same; between the two something is done to the data directory.
+    pub(crate) async fn restart_after(mut self, act: impl FnOnce(&std::path::Path)) -> Self {
         let _ = self.stop.take().unwrap().send(());
         let stopped = tokio::time::timeout(Duration::from_secs(20), self.serving.take().unwrap());
         stopped.await.unwrap().unwrap().unwrap();
+        act(&self.dir.path().join("data"));
         Self::start_in(self.dir, self.hands, Limits::default(), "127.0.0.1:0").await
     }
 

@@ -8,13 +8,13 @@ use surplus_protocol::agent::Tombstone;
 use surplus_protocol::lease::{EndReceipt, Ticket};
 
 use super::{Done, Engine, Job, Task, chain};
-use crate::guests::console;
+use crate::guests::directories::DirectoryError;
 use crate::guests::hypervisor::HypervisorError;
 use crate::guests::placement::Placement;
 use crate::guests::plan::{Making, Step};
-use crate::guests::prepare::{Cure, console_log};
+use crate::guests::prepare::Cure;
 use crate::guests::record::{Ending, Record, Stage, unused_receipt};
-use crate::guests::store::{LedgerEntry, StoreError, ledger_entry};
+use crate::guests::store::{LedgerEntry, StoreError, ledger_entry, note_epoch};
 
 /// Whether a step found something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(super) enum Outcome {
 pub(super) enum StepError {
     #[error("{}", chain(.0))]
     Store(#[from] StoreError),
+    #[error("{}", chain(.0))]
+    Directory(#[from] DirectoryError),
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
 }
@@ -39,7 +41,7 @@ impl Engine {
                 self.hypervisor.destroy(&domain).await?;
             }
             Step::RemoveLeftover(placement) => {
-                return Ok(if self.remove_remains(placement)? {
+                return Ok(if self.workshop.remove(placement)? {
                     Outcome::Changed
                 } else {
                     Outcome::Unchanged
@@ -103,6 +105,10 @@ impl Engine {
         self.amend_at_any_rate(placement, |record| {
             record.stage = Stage::Stopping { why, kill_at }
         });
+        // Where it cannot be moved the older one stands, and the next turn tries.
+        if let Err(error) = self.set_deadline(placement) {
+            tracing::warn!(%placement, error = chain(&error), "the guard's deadline was not moved");
+        }
         // A guest that cannot be asked is destroyed in time all the same.
         if kill_at > self.clock.now()
             && let Err(error) = self.hypervisor.shutdown(&placement.domain_name()).await
@@ -114,7 +120,8 @@ impl Engine {
 
     async fn destroy(&mut self, placement: Placement) -> Result<(), StepError> {
         // The counters vanish with the domain.
-        self.sample(placement, self.was_running(placement)).await;
+        self.sample(placement, self.was_running(placement), false)
+            .await;
         self.hypervisor.destroy(&placement.domain_name()).await?;
         Ok(())
     }
@@ -129,48 +136,36 @@ impl Engine {
     /// the record, in this order.
     fn finish(&mut self, placement: Placement, why: Ending) -> Result<(), StepError> {
         self.jobs.remove(&placement);
-        if let Some(console) = self.consoles.remove(&placement) {
-            let _ = console
-                .ended
-                .send(console::hold(&console_log(&self.store, placement)));
-            self.draining.push(console.task);
-        }
-        self.remove_remains(placement)?;
+        self.workshop.end_console(placement);
+        self.workshop.remove(placement)?;
         let Some(mut record) = self.records.get(&placement).cloned() else {
             return Ok(());
         };
         if let Some(at) = self.stopped_at.get(&placement.domain_name()) {
-            record.meter.stopped(*at);
+            // An agent that was stopped itself hears of the end long after.
+            let deadline = self.known_deadline(placement).unwrap_or(u64::MAX);
+            record.meter.stopped((*at).min(deadline));
         }
         let receipt = record.receipt(why, self.clock.now());
         self.write_receipt(receipt)?;
-        self.store.forget(placement)?;
         self.records.remove(&placement);
         self.stopped_at.remove(&placement.domain_name());
-        Ok(())
-    }
-
-    /// Removes the guest's files and QEMU's log; whether there were any.
-    fn remove_remains(&self, placement: Placement) -> Result<bool, StoreError> {
-        let removed = self.store.remove_guest_dir(placement)?;
-        // `<domain>.log`, and `<domain>.log.0` and so on once it was rotated.
-        let log = format!("{}.log", placement.domain_name());
-        let entries = self.config.qemu_log_dir.read_dir_utf8();
-        for entry in entries.into_iter().flatten().filter_map(Result::ok) {
-            let rest = entry.file_name().strip_prefix(&log);
-            if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-                && let Err(error) = std::fs::remove_file(entry.path())
-            {
-                tracing::warn!(%placement, %error, path = %entry.path(), "QEMU's log stays");
-            }
+        // One that stays ends nobody: no guest has this name again. The next
+        // turn removes it.
+        if let Err(error) = self.deadlines.clear(placement) {
+            tracing::warn!(%placement, error = chain(&error), "a deadline stays for now");
         }
-        Ok(removed)
+        Ok(())
     }
 
     fn write_receipt(&mut self, receipt: EndReceipt) -> Result<(), StoreError> {
         self.store.save_receipt(&receipt)?;
-        self.receipts
-            .insert(Placement::new(receipt.lease, receipt.epoch), receipt);
+        let placement = Placement::new(receipt.lease, receipt.epoch);
+        self.note_epoch(
+            placement,
+            LedgerEntry::until(receipt.epoch, receipt.ended_at),
+        );
+        self.receipts.insert(placement, receipt);
         Ok(())
     }
 
@@ -181,7 +176,6 @@ impl Engine {
         let why = Ending::new(tombstone.reason, "it was ended before it came to this host");
         let (host, boot) = (self.config.host, self.config.boot);
         self.write_receipt(unused_receipt(placement, host, boot, why, now))?;
-        self.write_ledger(placement, LedgerEntry::until(tombstone.epoch, now))?;
         Ok(())
     }
 
@@ -206,13 +200,21 @@ impl Engine {
         Ok(())
     }
 
+    /// What a ticket or a receipt that was written says of its lease's epoch, as
+    /// the ledger has it by that entry alone. A write of its own could fail: then
+    /// an older epoch's domain would be taken for the newest, and a lease that has
+    /// ended for one that never was here.
+    fn note_epoch(&mut self, placement: Placement, entry: LedgerEntry) {
+        note_epoch(&mut self.ledger, placement.lease, entry);
+    }
+
     fn accept(&mut self, ticket: Ticket) -> Result<(), StepError> {
         let placement = Placement::of(&ticket);
         let entry = ledger_entry(&ticket);
         let record = Record::new(ticket);
         self.store.save(&record)?;
         self.records.insert(placement, record);
-        self.write_ledger(placement, entry)?;
+        self.note_epoch(placement, entry);
         Ok(())
     }
 
@@ -220,9 +222,7 @@ impl Engine {
     fn refresh(&mut self, ticket: Ticket) -> Result<(), StepError> {
         let (placement, entry) = (Placement::of(&ticket), ledger_entry(&ticket));
         self.amend(placement, |record| record.ticket = ticket)?;
-        if self.ledger.get(&placement.lease) != Some(&entry) {
-            self.write_ledger(placement, entry)?;
-        }
+        self.note_epoch(placement, entry);
         Ok(())
     }
 
@@ -254,6 +254,11 @@ impl Engine {
     async fn start(&mut self, placement: Placement) -> Result<(), StepError> {
         let xml = self.jobs.get(&placement).and_then(|job| job.xml.clone());
         let Some(xml) = xml else { return Ok(()) };
+        // Whatever becomes of this process: the guard ends what is made now.
+        if let Err(error) = self.set_deadline(placement) {
+            self.job_failed(placement, chain(&error), Cure::Time);
+            return Ok(());
+        }
         let since = self.clock.now();
         self.amend(placement, |record| record.stage = Stage::Starting { since })?;
         match self.hypervisor.create(&placement.domain_name(), xml).await {
@@ -274,7 +279,7 @@ impl Engine {
     async fn adopt(&mut self, placement: Placement) -> Result<(), StepError> {
         let now = self.clock.now();
         self.jobs.remove(&placement);
-        self.sample(placement, true).await;
+        self.sample(placement, true, true).await;
         self.amend_at_any_rate(placement, |record| {
             record.started_at.get_or_insert(match record.stage {
                 // The agent died between making the domain and hearing of it.
@@ -292,7 +297,11 @@ impl Engine {
         // Also on a full disk: a guest without a record would never be ended.
         let record = Record::new(ticket.clone());
         self.records.insert(placement, record);
+        self.note_epoch(placement, ledger_entry(&ticket));
         let accepted = self.accept(ticket);
+        if let Err(error) = self.set_deadline(placement) {
+            tracing::warn!(%placement, error = chain(&error), "the guard is not told; the next turn tries");
+        }
         self.adopt(placement).await?;
         accepted
     }

@@ -1,16 +1,18 @@
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use newtype_uuid::GenericUuid as _;
+use surplus_journal::Memory;
+use surplus_journal::medium::Fault;
 use surplus_protocol::agent::Tombstone;
 use surplus_protocol::ids::{BootId, HostId};
 use surplus_protocol::lease::{EndReason, GuestPhase, Ticket};
 use uuid::Uuid;
 
 use super::super::clock::fake::FakeClock;
+use super::super::deadlines::DeadlineFiles;
 use super::super::disk::QemuImg;
 use super::super::hypervisor::fake::FakeHypervisor;
-use super::super::store::Fuse;
+use super::super::prepare::LocalWorkshop;
 use super::super::uplink::fake::{FakeUplink, Serve};
 use super::super::{Guests, GuestsReport, test_ticket};
 use super::*;
@@ -25,6 +27,8 @@ struct Rig {
     hypervisor: Arc<FakeHypervisor>,
     uplink: Arc<FakeUplink>,
     clock: Arc<FakeClock>,
+    /// Where the ledger lies.
+    disk: Memory,
     engine: Engine,
 }
 
@@ -40,32 +44,53 @@ impl Rig {
                 env!("CARGO_MANIFEST_DIR"),
                 "/src/guests/engine/qemu-img.sh"
             )),
+            sample_interval: Duration::from_secs(5),
+            record_interval: Duration::from_secs(60),
+            deadlines_dir: state.join("run/deadlines"),
             ..GuestsConfig::new(host, boot, state)
         };
         let hypervisor = Arc::new(FakeHypervisor::default());
+        hypervisor.state().guard = Some(DeadlineFiles::new(&config.deadlines_dir));
         let uplink = Arc::new(FakeUplink::default());
         uplink.offer(IMAGE);
         let clock = Arc::new(FakeClock::at(1200));
-        let engine = open(&config, &hypervisor, &uplink, &clock);
+        let disk = Memory::new();
+        let engine = open(&config, &disk, &hypervisor, &uplink, &clock);
         Self {
             _dir: dir,
             config,
             hypervisor,
             uplink,
             clock,
+            disk,
             engine,
         }
     }
 
     /// `kill -9`, and a successor.
     fn restart(&mut self) {
-        self.engine = open(&self.config, &self.hypervisor, &self.uplink, &self.clock);
+        self.disk.revive();
+        let Self {
+            config,
+            disk,
+            hypervisor,
+            uplink,
+            clock,
+            ..
+        } = self;
+        self.engine = open(config, disk, hypervisor, uplink, clock);
+    }
+
+    /// Nothing is remembered any more.
+    fn lose_ledger(&mut self) {
+        self.disk = Memory::new();
     }
 
     fn desire(&mut self, tickets: &[Ticket]) {
         self.engine.set_desired(Desired {
             tickets: tickets.to_vec(),
             tombstones: Vec::new(),
+            ..Desired::default()
         });
     }
 
@@ -79,6 +104,7 @@ impl Rig {
         self.engine.set_desired(Desired {
             tickets: Vec::new(),
             tombstones: vec![stone],
+            ..Desired::default()
         });
     }
 
@@ -116,6 +142,12 @@ impl Rig {
             .count()
     }
 
+    /// What the guard knows.
+    fn deadlines(&self) -> Vec<(Placement, Option<u64>)> {
+        let known = DeadlineFiles::new(&self.config.deadlines_dir).known();
+        known.unwrap().into_iter().collect()
+    }
+
     fn report(&self) -> GuestsReport {
         self.engine.report()
     }
@@ -126,26 +158,37 @@ impl Rig {
         receipts.into_iter().next().unwrap()
     }
 
-    /// Nothing of any guest is left but its receipt.
+    /// Nothing of any guest is left but its receipt, and none was made that the
+    /// guard knew nothing of.
     fn assert_clean(&self) {
         assert_eq!(self.domains(), [""; 0]);
+        assert_eq!(self.asked("unguarded"), 0);
+        assert_eq!(self.deadlines(), []);
         assert_eq!(self.report().leases, []);
-        for dir in ["guests", "leases"] {
-            let dir = self.config.state_dir.join(dir);
-            let left: Vec<_> = dir.read_dir().unwrap().collect();
-            assert!(left.is_empty(), "{left:?}");
-        }
+        let left = self.engine.workshop.placements();
+        assert!(left.is_empty(), "{left:?}");
     }
 }
 
 fn open(
     config: &GuestsConfig,
+    disk: &Memory,
     hypervisor: &Arc<FakeHypervisor>,
     uplink: &Arc<FakeUplink>,
     clock: &Arc<FakeClock>,
 ) -> Engine {
     let (hypervisor, uplink, clock) = (hypervisor.clone(), uplink.clone(), clock.clone());
-    Engine::open(config.clone(), hypervisor, uplink, clock).unwrap()
+    let store = Store::open_on(Box::new(disk.clone()), [7; 16]).unwrap();
+    let workshop = Arc::new(LocalWorkshop::open(config, uplink).unwrap());
+    let deadlines = Arc::new(DeadlineFiles::new(&config.deadlines_dir));
+    Engine::open(
+        config.clone(),
+        store,
+        workshop,
+        hypervisor,
+        deadlines,
+        clock,
+    )
 }
 
 fn ticket(lease: u128, epoch: u64) -> Ticket {
@@ -250,7 +293,7 @@ async fn a_guest_whose_record_is_lost_is_adopted_from_libvirt() {
     let mut rig = Rig::new();
     rig.desire(&[ticket(1, 1)]);
     rig.settle().await;
-    std::fs::remove_dir_all(rig.config.state_dir.join("leases")).unwrap();
+    rig.lose_ledger();
     rig.restart();
     rig.settle().await;
     assert_eq!(rig.report().leases[0].phase, GuestPhase::Running);
@@ -428,27 +471,23 @@ async fn a_guest_that_does_not_fit_is_rejected_with_the_figures() {
     rig.assert_clean();
 }
 
-/// The agent dies at the `fuse`-th change that it makes to its files, at any
+/// The agent dies in the midst of any change that it makes to its ledger, at any
 /// point of a lease's life, and its successor carries on.
 #[tokio::test]
 async fn the_agent_may_die_at_any_write() {
     let mut deaths = 0;
-    for fuse in 0..40 {
+    for after in 0..200 {
         let mut rig = Rig::new();
-        rig.hypervisor.state().obedient = fuse % 2 == 0;
+        rig.hypervisor.state().obedient = after % 2 == 0;
         let ticket = ticket(1, 1);
-        let burning = Arc::new(Fuse {
-            left: AtomicUsize::new(fuse),
-            ..Fuse::default()
-        });
-        rig.engine.store.fuse = Some(Arc::clone(&burning));
-        rig.hypervisor.state().asker = Some(Arc::clone(&burning));
+        rig.disk.fail(after, usize::MAX, Fault::Death);
+        rig.hypervisor.state().asker = Some(rig.disk.clone());
         rig.desire(std::slice::from_ref(&ticket));
         rig.settle().await;
         rig.pass(65).await;
         rig.bury(&ticket);
         rig.pass(11).await;
-        if burning.left.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+        if !rig.disk.is_dead() {
             break;
         }
         deaths += 1;
@@ -463,17 +502,17 @@ async fn the_agent_may_die_at_any_write() {
         assert_eq!(
             (receipt.lease, receipt.epoch),
             (ticket.lease, 1),
-            "fuse {fuse}"
+            "change {after}"
         );
-        assert!(rig.asked("create") <= 1, "fuse {fuse}");
+        assert!(rig.asked("create") <= 1, "change {after}");
         // And for good: the same ticket starts nothing any more.
         rig.desire(&[ticket]);
         rig.settle().await;
         rig.assert_clean();
     }
     assert!(
-        deaths >= 8,
-        "the scenario has become too short: {deaths} writes"
+        deaths >= 10,
+        "the scenario has become too short: {deaths} changes"
     );
 }
 
@@ -483,15 +522,23 @@ async fn the_handle_runs_a_guest_and_hands_over_its_receipt() {
     let (hypervisor, uplink) = (rig.hypervisor.clone(), rig.uplink.clone());
     hypervisor.state().obedient = true;
     let config = GuestsConfig {
-        sample_interval: Duration::from_millis(20),
+        look_interval: Duration::from_millis(20),
         ..rig.config.clone()
     };
-    let guests = Guests::start_with(config, hypervisor, uplink, rig.clock.clone()).unwrap();
+    let guests = Guests::start_with(
+        config,
+        Desired::default(),
+        hypervisor,
+        uplink,
+        rig.clock.clone(),
+    )
+    .unwrap();
     let mut report = guests.report();
     let ticket = ticket(1, 1);
     guests.set_desired(Desired {
         tickets: vec![ticket.clone()],
         tombstones: Vec::new(),
+        ..Desired::default()
     });
     let runs = report.wait_for(|report| {
         report
@@ -509,6 +556,7 @@ async fn the_handle_runs_a_guest_and_hands_over_its_receipt() {
     guests.set_desired(Desired {
         tickets: vec![ticket],
         tombstones: vec![stone],
+        ..Desired::default()
     });
     let ended = report.wait_for(|report| report.receipts.len() == 1);
     drop(
@@ -525,6 +573,27 @@ async fn the_handle_runs_a_guest_and_hands_over_its_receipt() {
             .unwrap()
             .unwrap(),
     );
+}
+
+#[tokio::test]
+async fn an_order_for_what_ended_here_calls_its_receipt_back() {
+    let mut rig = Rig::new();
+    let ticket = ticket(1, 1);
+    rig.desire(std::slice::from_ref(&ticket));
+    rig.settle().await;
+    rig.bury(&ticket);
+    rig.pass(20).await;
+    let receipt = rig.receipt();
+    let (lease, epoch) = (ticket.lease, ticket.epoch);
+    rig.engine.acknowledge(&[], &[ReceiptAck { lease, epoch }]);
+    rig.settle().await;
+    assert!(rig.report().receipts.is_empty());
+    // A marketplace that was restored from a backup knows of a running lease.
+    rig.restart();
+    rig.desire(&[ticket]);
+    rig.settle().await;
+    assert_eq!(rig.report().receipts, [receipt]);
+    assert!(rig.domains().is_empty(), "and it does not run again");
 }
 
 #[tokio::test]
@@ -545,9 +614,42 @@ async fn a_refreshed_ticket_outlives_the_agent() {
     assert_eq!(rig.report().leases[0].phase, GuestPhase::Running);
 }
 
+#[tokio::test]
+async fn time_that_nobody_saw_is_not_billed_while_libvirt_is_away() {
+    let mut rig = Rig::new();
+    let ticket = ticket(1, 1);
+    rig.desire(std::slice::from_ref(&ticket));
+    rig.settle().await;
+    rig.pass(70).await;
+    // The guest is asked to stop, and is gone before anybody looks again.
+    rig.bury(&ticket);
+    rig.settle().await;
+    rig.hypervisor.state().domains.clear();
+    rig.hypervisor.state().unreachable = true;
+    let reports = rig.report().usage.len();
+    rig.pass(400).await;
+    assert_eq!(rig.report().usage.len(), reports, "a record without a look");
+    rig.hypervisor.state().unreachable = false;
+    rig.settle().await;
+    assert_eq!(rig.receipt().usage.running_millis, 70_000);
+}
+
+#[tokio::test]
+async fn the_agents_death_costs_one_look_at_most() {
+    let mut rig = Rig::new();
+    let ticket = ticket(1, 1);
+    rig.desire(std::slice::from_ref(&ticket));
+    rig.settle().await;
+    rig.pass(59).await;
+    rig.hypervisor.state().domains.clear();
+    rig.restart();
+    rig.settle().await;
+    assert_eq!(rig.receipt().usage.running_millis, 55_000);
+}
+
 /// The disk is full from now on.
 fn fill_disk(rig: &mut Rig) {
-    rig.engine.store.fuse = Some(Arc::default());
+    rig.disk.fail(0, usize::MAX, Fault::NoSpace);
 }
 
 #[tokio::test]
@@ -564,7 +666,7 @@ async fn a_lease_ends_on_a_full_disk_too() {
     assert_eq!(rig.domains(), [""; 0]);
     // The receipt follows once there is room.
     assert!(rig.report().receipts.is_empty());
-    rig.engine.store.fuse = None;
+    rig.disk.heal();
     rig.settle().await;
     assert_eq!(rig.receipt().reason, EndReason::Expired);
 }
@@ -590,9 +692,7 @@ async fn a_guest_found_running_on_a_full_disk_is_ended_too() {
     let ticket = ticket(1, 1);
     rig.desire(std::slice::from_ref(&ticket));
     rig.settle().await;
-    for record in rig.config.state_dir.join("leases").read_dir_utf8().unwrap() {
-        std::fs::remove_file(record.unwrap().path()).unwrap();
-    }
+    rig.lose_ledger();
     rig.restart();
     fill_disk(&mut rig);
     rig.settle().await;
@@ -629,3 +729,5 @@ async fn qemus_logs_go_with_the_guest_and_others_stay() {
         .collect();
     assert_eq!(left, [format!("{name}2.log")]);
 }
+
+mod deadlines;

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;
 
+use super::super::deadlines::{DeadlineFiles, Deadlines as _};
 use super::{DomainState, DomainUsage, Hint, Hypervisor, HypervisorError, ObservedDomain};
 
 #[derive(Debug)]
@@ -23,12 +24,15 @@ pub struct State {
     /// The next creations fail with this message, after making the domain where
     /// the flag says so.
     pub create_fails: Vec<(String, bool)>,
-    /// Whoever asks died when this blew: nothing is done for the dead.
-    pub asker: Option<std::sync::Arc<crate::guests::store::Fuse>>,
+    /// Whoever asks died with this disk of theirs: nothing is done for the dead.
+    pub asker: Option<surplus_journal::Memory>,
     /// Guests power off when asked.
     pub obedient: bool,
     /// What was asked, in order.
     pub log: Vec<String>,
+    /// What the guard reads: a domain that it knows no deadline of is logged as
+    /// `unguarded`.
+    pub guard: Option<DeadlineFiles>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,10 +58,8 @@ impl FakeHypervisor {
 
     fn ask(&self, what: String) -> Result<MutexGuard<'_, State>, HypervisorError> {
         let mut state = self.state();
-        let dead = state.asker.as_ref().is_some_and(|fuse| {
-            let blown = &fuse.blown;
-            blown.load(std::sync::atomic::Ordering::Relaxed)
-        });
+        let asker = state.asker.as_ref();
+        let dead = asker.is_some_and(surplus_journal::Memory::is_dead);
         if !dead {
             state.log.push(what.clone());
         }
@@ -122,6 +124,15 @@ impl Hypervisor for FakeHypervisor {
     ) -> BoxFuture<'a, Result<(), HypervisorError>> {
         Box::pin(async move {
             let mut state = self.ask(format!("create {name}"))?;
+            if let Some(guard) = &state.guard {
+                let known = guard.known().unwrap_or_default();
+                let guarded = known
+                    .iter()
+                    .any(|(placement, at)| placement.domain_name() == name && at.is_some());
+                if !guarded {
+                    state.log.push(format!("unguarded {name}"));
+                }
+            }
             let failure = (!state.create_fails.is_empty()).then(|| state.create_fails.remove(0));
             if failure.as_ref().is_none_or(|(_, made)| *made) {
                 let usage = DomainUsage::default();

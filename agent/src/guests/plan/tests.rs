@@ -9,9 +9,12 @@ use super::*;
 /// A scripted world; each test says what differs from an empty one.
 struct Script {
     now: Timestamp,
+    boot_millis: u64,
     desired: Desired,
     ledger: Ledger,
     records: BTreeMap<Placement, Record>,
+    receipts: BTreeMap<Placement, EndReceipt>,
+    kept: BTreeMap<Placement, EndReceipt>,
     domains: Option<Vec<ObservedDomain>>,
     making: BTreeMap<Placement, Making>,
     guest_dirs: Vec<Placement>,
@@ -25,9 +28,12 @@ fn at(second: i64) -> Timestamp {
 fn script(now: i64) -> Script {
     Script {
         now: at(now),
+        boot_millis: 0,
         desired: Desired::default(),
         ledger: Ledger::new(),
         records: BTreeMap::new(),
+        receipts: BTreeMap::new(),
+        kept: BTreeMap::new(),
         domains: Some(Vec::new()),
         making: BTreeMap::new(),
         guest_dirs: Vec::new(),
@@ -67,6 +73,14 @@ impl Script {
         self
     }
 
+    /// Its fence falls now, so many milliseconds after boot.
+    fn fenced(mut self, ticket: &Ticket, boot_millis: u64) -> Self {
+        let placement = Placement::of(ticket);
+        self.desired.fenced_by.insert(placement, boot_millis);
+        self.boot_millis = boot_millis;
+        self
+    }
+
     fn domain(mut self, ticket: &Ticket, state: DomainState) -> Self {
         use base64::Engine as _;
         let json = serde_json::to_vec(ticket).unwrap();
@@ -96,6 +110,7 @@ impl Script {
     fn plan(&self) -> String {
         let plan = plan(&World {
             now: self.now,
+            boot_millis: self.boot_millis,
             host: HostId::from_untyped_uuid(Uuid::from_u128(1)),
             boot: BootId::from_untyped_uuid(Uuid::from_u128(1)),
             desired: &self.desired,
@@ -103,6 +118,8 @@ impl Script {
             records: &self.records,
             domains: self.domains.as_deref(),
             making: &self.making,
+            receipts: &self.receipts,
+            kept: &self.kept,
             guest_dirs: &self.guest_dirs,
             sellable: self.sellable,
             grace: SignedDuration::from_secs(10),
@@ -162,7 +179,13 @@ fn absence_stops_nothing() {
 
 #[test]
 fn a_tombstone_stops_its_epoch_and_older_ones_only() {
-    insta::assert_snapshot!(running().tombstone(1, 1, EndReason::Ended).plan(), @"wake at 4990 s");
+    insta::assert_snapshot!(
+        running().tombstone(1, 1, EndReason::Ended).plan(),
+        @r"
+    close 1.1
+    wake at 4990 s
+    "
+    );
     insta::assert_snapshot!(
         running().tombstone(1, 2, EndReason::Ended).plan(),
         @"ask 1.2 to stop until 1970-01-01T00:20:10Z: Ended, the marketplace ended it"
@@ -177,12 +200,11 @@ fn a_tombstone_stops_its_epoch_and_older_ones_only() {
 }
 
 #[test]
-fn a_stop_for_what_never_was_here_is_answered_once() {
+fn a_stop_for_what_never_was_here_is_answered() {
     let world = script(1200)
         .tombstone(1, 2, EndReason::Ended)
         .ticket(test_ticket(1, 2));
     insta::assert_snapshot!(world.plan(), @"close 1.2");
-    insta::assert_snapshot!(world.seen(&test_ticket(1, 2)).plan(), @"");
 }
 
 #[test]
@@ -448,4 +470,51 @@ fn a_ticket_signed_anew_may_start_for_longer() {
         let plan = world.plan();
         assert!(plan.contains("finish 1.2"), "{plan}");
     }
+}
+
+/// The guard ended it while the agent could not: the receipt tells why.
+#[test]
+fn a_guest_that_is_gone_once_its_fence_fell_was_lost_with_its_link() {
+    let lease = test_ticket(1, 1);
+    let running = script(1200).record(lease.clone(), Stage::Running);
+    let mut script = running.fenced(&lease, 160_000);
+    assert_eq!(
+        script.plan(),
+        "finish 1.1: LinkLost, the marketplace was silent for longer than the lease allows"
+    );
+    script.boot_millis = 159_999;
+    assert!(script.plan().starts_with("finish 1.1: GuestStopped"));
+}
+
+/// An agent that was stopped for long finds a guest ready, and has not heard
+/// that its fence fell meanwhile.
+#[test]
+fn a_guest_is_not_started_once_its_fence_fell() {
+    let lease = test_ticket(1, 1);
+    let ready = script(1200)
+        .record(lease.clone(), Stage::Accepted)
+        .making(&lease, Making::Ready);
+    let mut script = ready.fenced(&lease, 160_000);
+    assert_eq!(
+        script.plan(),
+        "finish 1.1: LinkLost, the marketplace was silent for longer than the lease allows"
+    );
+    script.boot_millis = 159_999;
+    assert!(script.plan().starts_with("start 1.1"));
+}
+
+#[test]
+fn a_stop_for_what_ended_here_is_answered_by_the_receipt_that_is_there() {
+    let ticket = test_ticket(1, 1);
+    let placement = Placement::of(&ticket);
+    let receipt = || {
+        let ending = Ending::new(EndReason::Ended, "over");
+        Record::new(ticket.clone()).receipt(ending, at(1500))
+    };
+    let stopped = || script(1600).seen(&ticket).tombstone(1, 1, EndReason::Ended);
+    let (mut sent, mut kept) = (stopped(), stopped());
+    sent.receipts.insert(placement, receipt());
+    kept.kept.insert(placement, receipt());
+    assert_eq!((sent.plan(), kept.plan()), Default::default());
+    insta::assert_snapshot!(stopped().plan(), @"close 1.1");
 }

@@ -42,6 +42,13 @@ impl Notary for PlainNotary {
             source: Some(Box::new(source)),
         })
     }
+
+    fn recall(&self, ticket: &SignedTicket, _: Timestamp) -> Result<Ticket, NotaryError> {
+        serde_json::from_str(&ticket.0).map_err(|source| NotaryError {
+            attempt: "cannot read the ticket".to_owned(),
+            source: Some(Box::new(source)),
+        })
+    }
 }
 
 /// `n` seconds after the start of 2026.
@@ -187,6 +194,7 @@ pub fn lease_record(n: u8, host: HostId) -> LeaseRecord {
         owner: KeyId::from_bytes([n; 16]),
         host,
         site: "rack".to_owned(),
+        wanted_site: None,
         resources: SMALL,
         seconds: 3600,
         on_lost_link: OnLostLink::Keep,
@@ -206,7 +214,28 @@ pub fn lease_record(n: u8, host: HostId) -> LeaseRecord {
     lease
 }
 
-/// A usage record of epoch 1.
+/// The same under a fence and bound to its site; it lost a first placement and
+/// then a second, both on that host.
+pub fn twice_lost(n: u8, host: HostId) -> LeaseRecord {
+    let mut lease = LeaseRecord {
+        on_lost_link: OnLostLink::Fence { after_seconds: 60 },
+        wanted_site: Some("rack".to_owned()),
+        ..lease_record(n, host)
+    };
+    let boot = BootId::from_bytes([1; 16]);
+    lease.apply(Event::Ticketed { boot }).unwrap();
+    lease
+        .lose(EndReason::LinkLost, None, second(7), "lost")
+        .unwrap();
+    lease.apply(Event::PlaceAnew { left: host }).unwrap();
+    lease.apply(Event::Ticketed { boot }).unwrap();
+    lease
+        .lose(EndReason::HostRebooted, None, second(8), "lost again")
+        .unwrap();
+    lease
+}
+
+/// A usage record.
 pub fn usage_record(lease: LeaseId, epoch: u64, seq: u64, running_millis: u64) -> UsageRecord {
     UsageRecord {
         lease,
@@ -248,6 +277,7 @@ pub fn quiet(host: &HostRecord) -> SyncRequest {
         leases: Vec::new(),
         usage: Vec::new(),
         receipts: Vec::new(),
+        tickets: None,
     }
 }
 

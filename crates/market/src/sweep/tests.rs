@@ -1,8 +1,10 @@
 use futures_util::FutureExt as _;
+use surplus_protocol::ids::BootId;
 
 use super::*;
 use crate::lease::Lease;
 use crate::memory::MemoryStore;
+use crate::pricing::default_book;
 use crate::store::Store as _;
 use crate::suite::{furnish, host_record, lease_record, second, stored_lease};
 
@@ -12,7 +14,9 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 
 async fn swept(store: &MemoryStore, presence: &Presence, at: i64) -> Swept {
     let mut tx = store.begin().await.unwrap();
-    let swept = sweep(&mut tx, presence, second(at)).await.unwrap();
+    let swept = sweep(&mut tx, presence, second(at), &default_book())
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     swept
 }
@@ -86,8 +90,63 @@ fn while_a_third_of_the_hosts_is_silent_nothing_is_fenced() {
     });
 }
 
+/// A lease that ended at 0 s without its host's receipt; `boot`: whether the
+/// host has been restarted since.
+async fn ended_without_a_receipt(boot: bool) -> (MemoryStore, LeaseRecord) {
+    let (store, mut lease) = running(1, OnLostLink::Keep).await;
+    lease
+        .apply(Event::Gone {
+            reason: EndReason::HostRebooted,
+            started_at: None,
+            at: second(0),
+            anew: false,
+        })
+        .unwrap();
+    let mut host = host_record(1);
+    host.last_seen_at = None;
+    if boot {
+        host.boot = Some(BootId::from_bytes([99; 16]));
+    }
+    let mut tx = store.begin().await.unwrap();
+    tx.put_lease(&lease).await.unwrap();
+    tx.put_host(&host).await.unwrap();
+    tx.commit().await.unwrap();
+    (store, lease)
+}
+
+async fn state(store: &MemoryStore, lease: &LeaseRecord) -> LeaseState {
+    stored_lease(store, lease.id).await.life.state
+}
+
 #[test]
-fn a_quote_runs_out_and_an_ended_lease_settles_in_time() {
+fn a_bill_without_a_receipt_is_closed_once_the_restarted_host_has_had_its_say() {
+    run(async {
+        let (store, lease) = ended_without_a_receipt(true).await;
+        let mut presence = Presence::new(second(0));
+        presence.answered(lease.host, second(599));
+        swept(&store, &presence, 2000).await;
+        assert_eq!(state(&store, &lease).await, LeaseState::Ended);
+        presence.answered(lease.host, second(600));
+        swept(&store, &presence, 2000).await;
+        assert_eq!(state(&store, &lease).await, LeaseState::Settled);
+    });
+}
+
+#[test]
+fn the_word_of_a_host_that_may_still_have_it_is_waited_for_up_to_a_month() {
+    run(async {
+        let (store, lease) = ended_without_a_receipt(false).await;
+        let mut presence = Presence::new(second(0));
+        presence.answered(lease.host, second(5000));
+        swept(&store, &presence, 30 * 86_400 - 1).await;
+        assert_eq!(state(&store, &lease).await, LeaseState::Ended);
+        swept(&store, &presence, 30 * 86_400).await;
+        assert_eq!(state(&store, &lease).await, LeaseState::Settled);
+    });
+}
+
+#[test]
+fn a_quote_runs_out_in_time_and_is_forgotten() {
     run(async {
         let (store, lease) = running(1, OnLostLink::Keep).await;
         let quote = LeaseRecord {
@@ -95,22 +154,8 @@ fn a_quote_runs_out_and_an_ended_lease_settles_in_time() {
             life: Lease::quoted(),
             ..lease_record(2, lease.host)
         };
-        let mut ended = LeaseRecord {
-            id: lease_record(3, lease.host).id,
-            ..lease.clone()
-        };
-        ended.quote = lease_record(3, lease.host).quote;
-        let (reason, at) = (EndReason::HostRebooted, second(0));
-        ended
-            .apply(Event::Gone {
-                reason,
-                started_at: None,
-                at,
-            })
-            .unwrap();
         let mut tx = store.begin().await.unwrap();
         tx.put_lease(&quote).await.unwrap();
-        tx.put_lease(&ended).await.unwrap();
         tx.commit().await.unwrap();
         let presence = Presence::new(second(0));
         assert_eq!(swept(&store, &presence, 299).await.changed, 0);
@@ -118,15 +163,6 @@ fn a_quote_runs_out_and_an_ended_lease_settles_in_time() {
         let quote = stored_lease(&store, quote.id).await;
         assert_eq!(quote.life.end_reason, Some(EndReason::QuoteExpired));
         assert_eq!(quote.life.state, LeaseState::Settled);
-        assert_eq!(
-            stored_lease(&store, ended.id).await.life.state,
-            LeaseState::Ended
-        );
-        swept(&store, &presence, 600).await;
-        assert_eq!(
-            stored_lease(&store, ended.id).await.life.state,
-            LeaseState::Settled
-        );
         // The quote is forgotten in time, the lease that it never was is not.
         swept(&store, &presence, 300 + 3600).await;
         let mut tx = store.read().await.unwrap();
@@ -135,7 +171,7 @@ fn a_quote_runs_out_and_an_ended_lease_settles_in_time() {
         assert_eq!(swept(&store, &presence, 301 + 3600).await.changed, 1);
         let mut tx = store.read().await.unwrap();
         assert!(tx.lease(quote.id).await.unwrap().is_none());
-        assert!(tx.lease(ended.id).await.unwrap().is_some());
+        assert!(tx.lease(lease.id).await.unwrap().is_some());
     });
 }
 

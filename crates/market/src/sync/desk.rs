@@ -1,20 +1,24 @@
 //! One sync at work: the host and its leases as they are stored, what the
 //! request makes of them, and what of that is written.
+//!
+//! What always holds: a lease that left this host for another is only looked
+//! at for what this host did with it; nothing said here ends it or moves it.
+
+mod orders;
+mod recall;
+mod word;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use surplus_protocol::agent::{ReceiptAck, SyncRequest, SyncResponse, Tombstone, UsageAck};
+use surplus_protocol::agent::{SyncRequest, SyncResponse, Tombstone};
 use surplus_protocol::ids::{Epoch, LeaseId};
-use surplus_protocol::lease::{
-    EndReason, EndReceipt, GuestPhase, LeaseState, LeaseStatus, SignedReceipt, SignedTicket,
-    Ticket, UsageRecord,
-};
+use surplus_protocol::lease::{EndReason, LeaseStatus};
 
-use super::{Answer, Notary, NotaryError, SyncError, TICKET_LIFETIME};
+use super::{Answer, Notary, SyncError};
 use crate::bounds;
-use crate::lease::{Action, Event};
-use crate::records::{HostRecord, LeaseRecord, ReceiptRecord};
+use crate::lease::{Action, InvalidTransition};
+use crate::records::{HostRecord, LeaseRecord};
 use crate::store::{LeaseFilter, StoreError, Tx};
 
 /// A lease on the desk, beside how it is stored.
@@ -37,7 +41,12 @@ pub(super) struct Desk<'a, T> {
     tx: &'a mut T,
     now: Timestamp,
     host: HostRecord,
+    /// Those of this host.
     leases: BTreeMap<LeaseId, Entry>,
+    /// Those that this host lost and another took since.
+    left: BTreeMap<LeaseId, Entry>,
+    /// What the host runs under a later epoch than a lease ended with.
+    over: Vec<Tombstone>,
     remarks: Vec<String>,
     wrote: bool,
 }
@@ -59,6 +68,8 @@ impl<'a, T: Tx> Desk<'a, T> {
             now,
             host,
             leases,
+            left: BTreeMap::new(),
+            over: Vec::new(),
             remarks: Vec::new(),
             wrote: false,
         })
@@ -72,18 +83,26 @@ impl<'a, T: Tx> Desk<'a, T> {
         stored: &HostRecord,
     ) -> Result<Answer, SyncError> {
         let tickets = self.tickets(notary, request)?;
-        let tombstones = self.tombstones(&request.leases);
+        for status in &request.leases {
+            self.fetch(status.lease).await?;
+        }
+        let mut tombstones = self.tombstones(&request.leases);
+        tombstones.append(&mut self.over);
+        tombstones.extend(self.unheard(request).await?);
         self.write(stored).await?;
         let Self {
             host,
             remarks,
             wrote,
+            now,
             ..
         } = self;
         let response = SyncResponse {
             host: host.id,
+            now,
             generation: host.generation,
             want_inventory: host.inventory.is_none() || host.capacity.is_none(),
+            want_tickets: false,
             tickets,
             tombstones,
             usage_acknowledged: Vec::new(),
@@ -98,34 +117,69 @@ impl<'a, T: Tx> Desk<'a, T> {
         })
     }
 
-    /// The lease, where it is this host's.
-    async fn lease(&mut self, id: LeaseId) -> Result<Option<&mut LeaseRecord>, StoreError> {
-        if !self.leases.contains_key(&id) {
-            match self
-                .tx
-                .lease(id)
-                .await?
-                .filter(|lease| lease.host == self.host.id)
-            {
-                Some(lease) => {
-                    self.leases.insert(id, Entry::stored(lease));
-                }
-                None => {
-                    self.remarks
-                        .push(format!("it speaks of lease {id}, which is not its own"));
-                }
-            }
+    /// Lays the lease on the desk, where it is or was this host's. Says whether
+    /// it is there.
+    async fn fetch(&mut self, id: LeaseId) -> Result<bool, StoreError> {
+        if self.leases.contains_key(&id) || self.left.contains_key(&id) {
+            return Ok(true);
         }
-        Ok(self.leases.get_mut(&id).map(|entry| &mut entry.lease))
+        let Some(lease) = self.tx.lease(id).await? else {
+            return Ok(false);
+        };
+        let mut former = lease.life.former.iter();
+        if lease.host == self.host.id {
+            self.leases.insert(id, Entry::stored(lease));
+        } else if former.any(|former| former.host == self.host.id) {
+            self.left.insert(id, Entry::stored(lease));
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
-    /// Applies an event, and counts the generation up where the host's desired
-    /// state changed. An event that cannot happen is a remark.
-    fn apply(&mut self, id: LeaseId, event: Event) {
+    /// A lease that lies on the desk.
+    fn lease(&self, id: LeaseId) -> Option<&LeaseRecord> {
+        let entry = self.leases.get(&id).or_else(|| self.left.get(&id));
+        entry.map(|entry| &entry.lease)
+    }
+
+    /// The lease, where the host holds or held it with that epoch. Else that is
+    /// a remark.
+    async fn held(
+        &mut self,
+        id: LeaseId,
+        epoch: Epoch,
+    ) -> Result<Option<&LeaseRecord>, StoreError> {
+        if !self.fetch(id).await? {
+            self.remarks
+                .push(format!("it speaks of lease {id}, which is not its own"));
+            return Ok(None);
+        }
+        let host = self.host.id;
+        if !self
+            .lease(id)
+            .is_some_and(|lease| lease.was_on(host, epoch))
+        {
+            self.remarks.push(format!(
+                "it speaks of epoch {epoch} of lease {id}, which was never placed on it"
+            ));
+            return Ok(None);
+        }
+        Ok(self.lease(id))
+    }
+
+    /// Takes a step with a lease of this host, and counts the generation up
+    /// where the host's desired state changed. A step that cannot be taken is a
+    /// remark.
+    fn step(
+        &mut self,
+        id: LeaseId,
+        step: impl FnOnce(&mut LeaseRecord) -> Result<Vec<Action>, InvalidTransition>,
+    ) {
         let Some(entry) = self.leases.get_mut(&id) else {
             return;
         };
-        match entry.lease.apply(event) {
+        match step(&mut entry.lease) {
             Ok(actions) => {
                 if actions.contains(&Action::TellHost) {
                     self.host.generation = self.host.generation.saturating_add(1);
@@ -135,139 +189,9 @@ impl<'a, T: Tx> Desk<'a, T> {
         }
     }
 
-    async fn add_usage(&mut self, record: &UsageRecord) -> Result<bool, StoreError> {
-        let Some(lease) = self.lease(record.lease).await? else {
-            return Ok(false);
-        };
-        let placed = lease.life.boot.is_some() || record.epoch < lease.life.epoch;
-        if !placed || !(1..=lease.life.epoch).contains(&record.epoch) {
-            let (lease, epoch) = (record.lease, record.epoch);
-            self.remarks.push(format!(
-                "usage for lease {lease}, never placed with epoch {epoch}"
-            ));
-            return Ok(false);
-        }
-        let late = lease.life.state == LeaseState::Settled;
-        self.wrote |= self.tx.add_usage(record, late).await?;
-        Ok(true)
-    }
-
-    pub(super) async fn take_usage(
-        &mut self,
-        usage: &[UsageRecord],
-    ) -> Result<Vec<UsageAck>, StoreError> {
-        let mut acknowledged: BTreeMap<(LeaseId, Epoch), u64> = BTreeMap::new();
-        for record in usage {
-            // What makes no sense is acknowledged as well, with a remark: sent
-            // again it would make no more.
-            self.add_usage(record).await?;
-            let seq = acknowledged
-                .entry((record.lease, record.epoch))
-                .or_default();
-            *seq = record.seq.max(*seq);
-        }
-        let acks = acknowledged.into_iter();
-        Ok(acks
-            .map(|((lease, epoch), seq)| UsageAck { lease, epoch, seq })
-            .collect())
-    }
-
-    pub(super) async fn take_receipts(
-        &mut self,
-        notary: &impl Notary,
-        receipts: &[SignedReceipt],
-    ) -> Result<Vec<ReceiptAck>, StoreError> {
-        let mut acknowledged = Vec::new();
-        for signed in receipts {
-            let receipt = match notary.read(signed) {
-                Ok(receipt) => receipt,
-                Err(error) => {
-                    self.remarks
-                        .push(format!("a receipt is not to be believed: {error}"));
-                    continue;
-                }
-            };
-            if receipt.host != self.host.id
-                || (receipt.usage.lease, receipt.usage.epoch) != (receipt.lease, receipt.epoch)
-            {
-                self.remarks.push(format!(
-                    "the receipt for lease {} names others",
-                    receipt.lease
-                ));
-                continue;
-            }
-            let EndReceipt {
-                lease: id, epoch, ..
-            } = receipt;
-            acknowledged.push(ReceiptAck { lease: id, epoch });
-            let Some(lease) = self.lease(id).await? else {
-                continue;
-            };
-            let present = lease.life.epoch == epoch;
-            if epoch > lease.life.epoch || (present && lease.life.boot.is_none()) {
-                self.remarks
-                    .push(format!("lease {id} was never placed with epoch {epoch}"));
-                continue;
-            }
-            self.add_usage(&receipt.usage).await?;
-            let record = ReceiptRecord {
-                lease: id,
-                epoch,
-                host: self.host.id,
-                signed: signed.0.clone(),
-                received_at: self.now,
-            };
-            if self.tx.add_receipt(&record).await? {
-                self.wrote = true;
-            }
-            if present {
-                self.end_by_receipt(&receipt);
-            }
-        }
-        Ok(acknowledged)
-    }
-
-    fn end_by_receipt(&mut self, receipt: &EndReceipt) {
-        let id = receipt.lease;
-        let was_live = self
-            .leases
-            .get(&id)
-            .is_some_and(|entry| entry.lease.life.is_live());
-        let gone = Event::Gone {
-            reason: receipt.reason,
-            started_at: receipt.started_at,
-            at: receipt.ended_at.min(self.now),
-        };
-        self.apply(id, gone);
-        self.apply(id, Event::Settle);
-        if was_live && let Some(entry) = self.leases.get_mut(&id) {
-            entry.lease.detail = bounds::text(&receipt.detail);
-        }
-    }
-
-    pub(super) async fn take_statuses(&mut self, request: &SyncRequest) -> Result<(), StoreError> {
-        let now = self.now;
-        for status in &request.leases {
-            let id = status.lease;
-            let Some(lease) = self.lease(id).await? else {
-                continue;
-            };
-            if status.epoch != lease.life.epoch || !lease.life.is_placed() {
-                continue;
-            }
-            lease.phase = Some(status.phase);
-            lease.detail = bounds::text(&status.detail);
-            lease.addresses = bounds::texts(&status.addresses);
-            if status.phase == GuestPhase::Running {
-                self.apply(id, Event::Running { at: now });
-            }
-        }
-        Ok(())
-    }
-
     /// Guests do not outlive their host's boot: what was placed in another
     /// boot, and is not here now, is gone.
-    pub(super) fn end_what_a_reboot_took(&mut self, request: &SyncRequest) {
+    pub(super) fn free_what_a_reboot_took(&mut self, request: &SyncRequest) {
         let gone: Vec<_> = self
             .leases
             .values()
@@ -276,44 +200,30 @@ impl<'a, T: Tx> Desk<'a, T> {
             .filter(|lease| !is_listed(&request.leases, lease))
             .map(|lease| lease.id)
             .collect();
+        let (reason, now) = (EndReason::HostRebooted, self.now);
+        let why = "the host came back from a reboot without it";
         for id in gone {
-            let (reason, at) = (EndReason::HostRebooted, self.now);
-            self.apply(
-                id,
-                Event::Gone {
-                    reason,
-                    started_at: None,
-                    at,
-                },
-            );
-            if let Some(entry) = self.leases.get_mut(&id) {
-                "the host came back from a reboot without it".clone_into(&mut entry.lease.detail);
-            }
+            self.step(id, |lease| lease.lose(reason, None, now, why));
         }
     }
 
     /// The same for what was placed on records of this hardware that were
     /// voided since.
-    pub(super) async fn end_what_replaced_hosts_ran(
+    pub(super) async fn free_what_replaced_hosts_ran(
         &mut self,
         request: &SyncRequest,
     ) -> Result<(), StoreError> {
-        let (reason, at) = (EndReason::HostRebooted, self.now);
+        let (reason, now) = (EndReason::HostRebooted, self.now);
+        let why = "its host came back from a reboot as another";
         for mut old in self.tx.hosts().await? {
             if old.replaced_by != Some(self.host.id) {
                 continue;
             }
             for mut lease in self.tx.leases(LeaseFilter::LiveOn(old.id)).await? {
-                let gone = Event::Gone {
-                    reason,
-                    started_at: None,
-                    at,
-                };
                 if lease.life.is_placed()
                     && !is_listed(&request.leases, &lease)
-                    && lease.apply(gone).is_ok()
+                    && lease.lose(reason, None, now, why).is_ok()
                 {
-                    "its host came back from a reboot as another".clone_into(&mut lease.detail);
                     self.tx.put_lease(&lease).await?;
                 }
             }
@@ -337,83 +247,9 @@ impl<'a, T: Tx> Desk<'a, T> {
         }
     }
 
-    /// A ticket for each lease that shall run, each good for starting the
-    /// guest in this boot.
-    fn tickets(
-        &mut self,
-        notary: &impl Notary,
-        request: &SyncRequest,
-    ) -> Result<Vec<SignedTicket>, NotaryError> {
-        let now = self.now;
-        let shall_run: Vec<_> = self
-            .leases
-            .values()
-            .filter(|entry| entry.lease.life.shall_run() && entry.lease.ends_at > now)
-            .map(|entry| entry.lease.id)
-            .collect();
-        let mut tickets = Vec::new();
-        for id in shall_run {
-            self.ticketed(id, request);
-            let Some(Entry { lease, .. }) = self.leases.get(&id) else {
-                continue;
-            };
-            let Some(guest) = lease.guest.clone() else {
-                continue;
-            };
-            let not_after = now
-                .saturating_add(TICKET_LIFETIME)
-                .unwrap_or(Timestamp::MAX);
-            tickets.push(notary.sign(&Ticket {
-                lease: id,
-                epoch: lease.life.epoch,
-                host: self.host.id,
-                boot: request.boot,
-                issued_at: now,
-                not_after: not_after.min(lease.ends_at),
-                ends_at: lease.ends_at,
-                guest,
-            })?);
-        }
-        Ok(tickets)
-    }
-
-    fn ticketed(&mut self, id: LeaseId, request: &SyncRequest) {
-        let reserved = |entry: &Entry| entry.lease.life.state == LeaseState::Reserved;
-        if self.leases.get(&id).is_some_and(reserved) {
-            self.apply(id, Event::Ticketed { boot: request.boot });
-        }
-    }
-
-    /// What shall stop: leases that drain, and what the host still runs though
-    /// it ended or was placed anew. A lease that nobody here knows is left
-    /// alone: absence deletes nothing.
-    fn tombstones(&self, statuses: &[LeaseStatus]) -> Vec<Tombstone> {
-        let leases = || self.leases.values().map(|entry| &entry.lease);
-        let draining = leases()
-            .filter(|l| l.life.state == LeaseState::Draining)
-            .map(|lease| {
-                let reason = lease.life.stop.unwrap_or(EndReason::Ended);
-                Tombstone {
-                    lease: lease.id,
-                    epoch: lease.life.epoch,
-                    reason,
-                }
-            });
-        let left_over = statuses.iter().filter_map(|status| {
-            let lease = &self.leases.get(&status.lease)?.lease;
-            let dead = !lease.life.is_live();
-            (dead || status.epoch < lease.life.epoch).then(|| Tombstone {
-                lease: lease.id,
-                epoch: status.epoch,
-                reason: lease.life.end_reason.unwrap_or(EndReason::Ended),
-            })
-        });
-        draining.chain(left_over).collect()
-    }
-
     /// Writes what differs from what is stored.
     async fn write(&mut self, stored: &HostRecord) -> Result<(), StoreError> {
-        for Entry { stored, lease } in self.leases.values() {
+        for Entry { stored, lease } in self.leases.values().chain(self.left.values()) {
             if lease != stored {
                 self.tx.put_lease(lease).await?;
                 self.wrote = true;

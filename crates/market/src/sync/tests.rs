@@ -1,3 +1,6 @@
+mod forgotten;
+mod former;
+
 use futures_util::FutureExt as _;
 use surplus_protocol::ids::{BootId, LeaseId};
 use surplus_protocol::lease::{EndReason, GuestPhase, LeaseState};
@@ -138,7 +141,11 @@ fn usage_and_receipts_sent_again_are_acknowledged_again_and_change_nothing() {
         assert_eq!(kept.detail, "gone");
         let again = synced(&store, second(61), host.id, &request).await;
         assert!(!again.wrote);
-        assert_eq!(again.response, first.response);
+        let first = SyncResponse {
+            now: second(61),
+            ..first.response
+        };
+        assert_eq!(again.response, first);
         assert_eq!(stored_lease(&store, lease.id).await, kept);
     });
 }
@@ -181,6 +188,7 @@ fn a_guest_that_still_runs_though_its_lease_ended_gets_a_tombstone() {
                 reason,
                 started_at: None,
                 at,
+                anew: false,
             })
             .unwrap();
         let mut tx = store.begin().await.unwrap();

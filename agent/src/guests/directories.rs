@@ -1,0 +1,167 @@
+//! Where the files of guests lie: `guests/<placement>/` (disk, seed, console
+//! log) and `images/`, under the state directory.
+//!
+//! What always holds: QEMU, under its own user, reaches images and guests by
+//! name and lists none of them.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::placement::Placement;
+
+/// The directories of guests and images.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    root: Utf8PathBuf,
+}
+
+/// A directory could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {what} {path}")]
+pub struct DirectoryError {
+    what: &'static str,
+    path: Utf8PathBuf,
+    source: io::Error,
+}
+
+impl Directories {
+    /// Makes the directories where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError`] where one cannot be made.
+    pub fn open(root: &Utf8Path) -> Result<Self, DirectoryError> {
+        let directories = Self {
+            root: root.to_owned(),
+        };
+        for (path, mode) in [
+            (root.to_owned(), 0o755),
+            (directories.images(), 0o711),
+            (directories.guests(), 0o711),
+        ] {
+            make(path, mode)?;
+        }
+        Ok(directories)
+    }
+
+    /// The image cache.
+    pub fn images(&self) -> Utf8PathBuf {
+        self.root.join("images")
+    }
+
+    fn guests(&self) -> Utf8PathBuf {
+        self.root.join("guests")
+    }
+
+    /// The directory of a guest's own files.
+    pub fn of(&self, placement: Placement) -> Utf8PathBuf {
+        self.guests().join(placement.to_string())
+    }
+
+    /// Where a guest's console is logged.
+    pub fn console_log(&self, placement: Placement) -> Utf8PathBuf {
+        self.of(placement).join("console.log")
+    }
+
+    /// Makes a guest's directory anew, empty.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError`] where the old one stays or a new one cannot be made.
+    pub fn renew(&self, placement: Placement) -> Result<Utf8PathBuf, DirectoryError> {
+        self.remove(placement)?;
+        let path = self.of(placement);
+        make(path.clone(), 0o711)?;
+        Ok(path)
+    }
+
+    /// Removes a guest's files; whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError`] where they cannot be removed.
+    pub fn remove(&self, placement: Placement) -> Result<bool, DirectoryError> {
+        let path = self.of(placement);
+        match fs::remove_dir_all(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(DirectoryError {
+                what: "remove",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Placements that have files on this host.
+    pub fn placements(&self) -> Vec<Placement> {
+        let Ok(entries) = self.guests().read_dir_utf8() else {
+            return Vec::new();
+        };
+        entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| entry.file_name().parse().ok())
+            .collect()
+    }
+}
+
+fn make(path: Utf8PathBuf, mode: u32) -> Result<(), DirectoryError> {
+    make_dir(&path, mode).map_err(|source| DirectoryError {
+        what: "make",
+        path,
+        source,
+    })
+}
+
+/// Makes a directory of exactly this mode, and those above it.
+pub(super) fn make_dir(path: &Utf8Path, mode: u32) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(mode).create(path)?;
+    // The umask masks what is made, and the agent's is 0077.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Replaces a file's contents in one step: whoever reads it sees the old or the
+/// new whole. Not durable.
+pub(super) fn replace(path: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(&new)?.write_all(bytes)?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::Store;
+    use super::super::test_ticket;
+    use super::*;
+
+    #[test]
+    fn qemu_reaches_images_and_guests_but_no_records_whatever_the_umask() {
+        // The umask is the whole process's: this test needs one of its own, as
+        // nextest gives it.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        let dir = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(dir.path()).unwrap().join("surplus");
+        let directories = Directories::open(&root).unwrap();
+        Store::open(&root).unwrap();
+        let guest = Placement::of(&test_ticket(1, 3));
+        directories.renew(guest).unwrap();
+        assert_eq!(directories.placements(), [guest]);
+        let guest = format!("guests/{guest}");
+        for (path, mode) in [
+            ("", 0o755),
+            ("images", 0o711),
+            ("guests", 0o711),
+            (guest.as_str(), 0o711),
+            ("ledger", 0o700),
+        ] {
+            let found = fs::metadata(root.join(path)).unwrap().permissions().mode();
+            assert_eq!(found & 0o777, mode, "{path}: {found:o}");
+        }
+    }
+}

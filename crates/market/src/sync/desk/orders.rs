@@ -1,0 +1,158 @@
+//! What the host shall do: run what it has a ticket for, stop what has a
+//! tombstone.
+
+use jiff::Timestamp;
+use surplus_protocol::agent::{SyncRequest, Tombstone};
+use surplus_protocol::ids::{BootId, Epoch, HostId, LeaseId};
+use surplus_protocol::lease::{EndReason, LeaseState, LeaseStatus, SignedTicket, Terms, Ticket};
+
+use super::{Desk, Entry};
+use crate::lease::Event;
+use crate::records::LeaseRecord;
+use crate::store::{LeaseFilter, StoreError, Tx};
+use crate::sync::{Notary, NotaryError, TICKET_LIFETIME};
+
+impl<T: Tx> Desk<'_, T> {
+    /// A ticket for each lease that shall run, each good for starting the
+    /// guest in this boot.
+    pub(super) fn tickets(
+        &mut self,
+        notary: &impl Notary,
+        request: &SyncRequest,
+    ) -> Result<Vec<SignedTicket>, NotaryError> {
+        let now = self.now;
+        let shall_run: Vec<_> = self
+            .leases
+            .values()
+            .filter(|entry| entry.lease.life.shall_run() && entry.lease.ends_at > now)
+            .map(|entry| entry.lease.id)
+            .collect();
+        let mut tickets = Vec::new();
+        for id in shall_run {
+            self.ticketed(id, request);
+            let Some(Entry { lease, .. }) = self.leases.get(&id) else {
+                continue;
+            };
+            let Some(guest) = lease.guest.clone() else {
+                continue;
+            };
+            let not_after = now
+                .saturating_add(TICKET_LIFETIME)
+                .unwrap_or(Timestamp::MAX);
+            tickets.push(notary.sign(&Ticket {
+                lease: id,
+                epoch: lease.life.epoch,
+                host: self.host.id,
+                boot: request.boot,
+                issued_at: now,
+                not_after: not_after.min(lease.ends_at),
+                ends_at: lease.ends_at,
+                terms: Some(terms(lease)),
+                guest,
+                proof: None,
+            })?);
+        }
+        Ok(tickets)
+    }
+
+    fn ticketed(&mut self, id: LeaseId, request: &SyncRequest) {
+        let reserved = |entry: &Entry| entry.lease.life.state == LeaseState::Reserved;
+        if self.leases.get(&id).is_some_and(reserved) {
+            self.step(id, |lease| {
+                lease.apply(Event::Ticketed { boot: request.boot })
+            });
+        }
+    }
+
+    /// What shall stop: leases that drain, and what the host still runs though
+    /// it ended, was lost or was placed anew. A lease that nobody here knows is
+    /// left alone: absence deletes nothing.
+    pub(super) fn tombstones(&self, statuses: &[LeaseStatus]) -> Vec<Tombstone> {
+        let leases = self.leases.values().map(|entry| &entry.lease);
+        let draining = leases
+            .filter(|lease| lease.life.state == LeaseState::Draining)
+            .map(|lease| Tombstone {
+                lease: lease.id,
+                epoch: lease.life.epoch,
+                reason: lease.life.stop.unwrap_or(EndReason::Ended),
+            });
+        let left_over = statuses.iter().filter_map(|status| {
+            let reason = over(self.lease(status.lease)?, status.epoch)?;
+            Some(Tombstone {
+                lease: status.lease,
+                epoch: status.epoch,
+                reason,
+            })
+        });
+        draining.chain(left_over).collect()
+    }
+}
+
+impl<T: Tx> Desk<'_, T> {
+    /// What ended here, and of which this boot has said nothing: its ticket may
+    /// have been lost on the way. A host that never had it answers with a
+    /// receipt, so that the bill can be closed.
+    pub(super) async fn unheard(
+        &mut self,
+        request: &SyncRequest,
+    ) -> Result<Vec<Tombstone>, StoreError> {
+        let mut unheard = Vec::new();
+        for lease in self.tx.leases(LeaseFilter::Unsettled).await? {
+            let epochs = epochs_on(&lease, self.host.id, request.boot);
+            if epochs.is_empty() {
+                continue;
+            }
+            let received = self.tx.receipts(lease.id).await?;
+            let reason = lease.life.end_reason.unwrap_or(EndReason::Ended);
+            for epoch in epochs {
+                if !received.contains(&epoch) {
+                    unheard.push(Tombstone {
+                        lease: lease.id,
+                        epoch,
+                        reason,
+                    });
+                }
+            }
+        }
+        Ok(unheard)
+    }
+}
+
+/// What the lease was taken for.
+fn terms(lease: &LeaseRecord) -> Terms {
+    Terms {
+        quote: lease.quote,
+        owner: lease.owner,
+        wanted_site: lease.wanted_site.clone(),
+        seconds: lease.seconds,
+        price: lease.price,
+        currency: lease.currency.clone(),
+        price_book: lease.price_book,
+        created_at: lease.created_at,
+    }
+}
+
+/// The epochs with which a boot of a host got tickets for the lease.
+fn epochs_on(lease: &LeaseRecord, host: HostId, boot: BootId) -> Vec<Epoch> {
+    let life = &lease.life;
+    let present = life.boot.map(|boot| (life.epoch, lease.host, boot));
+    let former = life.former.iter().map(|it| (it.epoch, it.host, it.boot));
+    former
+        .chain(present)
+        .filter(|(_, on, by)| (*on, *by) == (host, boot))
+        .map(|(epoch, ..)| epoch)
+        .collect()
+}
+
+/// Why a guest that runs with that epoch should not, if it should not.
+fn over(lease: &LeaseRecord, epoch: Epoch) -> Option<EndReason> {
+    let mut former = lease.life.former.iter();
+    if let Some(former) = former.find(|former| former.epoch == epoch) {
+        return Some(former.reason);
+    }
+    if let Some(lost) = lease.life.lost {
+        return Some(lost.reason);
+    }
+    let dead = !lease.life.is_live();
+    (dead || epoch < lease.life.epoch).then(|| lease.life.end_reason.unwrap_or(EndReason::Ended))
+}
