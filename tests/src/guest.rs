@@ -10,6 +10,7 @@
 //! initramfs.
 
 mod kernel;
+mod writer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ use surplus_tools::Tools;
 use self::kernel::Kernel;
 use crate::lab::run;
 use surplus_medium::cpio::Archive;
+
+pub use self::writer::{TARGET, writer};
 
 /// Raised when the way of making the image changes.
 const RECIPE: &str = "1";

@@ -7,6 +7,7 @@
 
 pub mod accel;
 pub mod bill;
+pub mod chance;
 pub mod client;
 pub mod guest;
 pub mod interrupt;
@@ -19,19 +20,24 @@ pub mod network;
 pub mod packages;
 pub mod process;
 pub mod qmp;
+pub mod rental;
 pub mod secure_boot;
 pub mod serial;
 pub mod shell;
 pub mod stage_line;
+pub mod write_log;
 
 use std::time::Duration;
 
+pub use crate::chance::Chance;
 pub use crate::client::Client;
 pub use crate::lab::{Lab, test};
 pub use crate::machine::{Disk, DiskBus, Firmware, Kernel, Machine, Medium, Nic, Plug};
 pub use crate::marketplace::Marketplace;
 pub use crate::netboot::BootServer;
+pub use crate::netboot::signed::SignedServer;
 pub use crate::network::Network;
+pub use crate::network::trunk::Trunk;
 pub use crate::stage_line::StageLine;
 
 /// A deadline for this computer: `SURPLUS_TEST_PATIENCE` (default 1) times as

@@ -237,6 +237,11 @@ impl Machine {
         set_link(&mut self.qmp, 0, up)
     }
 
+    /// The same for the NIC with this number.
+    pub fn set_link_of(&mut self, nic: usize, up: bool) -> Result<()> {
+        set_link(&mut self.qmp, nic, up)
+    }
+
     /// Any QMP command.
     pub fn qmp(&mut self, command: &str, arguments: Value) -> Result<Value> {
         self.qmp.execute(command, arguments)

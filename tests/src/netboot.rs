@@ -1,6 +1,8 @@
 //! A real `surplus-netboot` on a station of a private network, and what hosts
 //! are given by it.
 
+pub mod signed;
+
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

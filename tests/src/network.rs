@@ -10,6 +10,7 @@
 
 pub mod dhcp;
 mod namespace;
+pub mod trunk;
 
 use std::cell::Cell;
 use std::fs;

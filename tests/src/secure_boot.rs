@@ -6,16 +6,21 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use surplus_image::efi;
 use surplus_image::signing::{self, MadeKeys, Signer};
 use surplus_medium::iso9660;
 
 use crate::lab::{Lab, run};
+use crate::machine::Machine;
 
 /// What firmware says of an image that it will not start.
 pub const REFUSED: &str = "Access Denied";
+
+/// How long firmware may take to its refusal, by way of the network too.
+const FIRMWARE: Duration = Duration::from_secs(60);
 
 /// What the kernel's log says when firmware has checked it.
 pub const CHECKED: &str = "Secure boot enabled";
@@ -87,6 +92,19 @@ pub fn sign(lab: &Lab, image: Vec<u8>, signer: &Signer) -> Result<Vec<u8>> {
         lab.tools().command(program)
     })
     .context("could not sign the image")
+}
+
+/// The firmware says no, and nothing of ours has run before.
+pub fn refused(machine: &mut Machine) -> Result<()> {
+    machine.wait_for(REFUSED, FIRMWARE)?;
+    nothing_has_run(machine)
+}
+
+/// Neither our initramfs nor what comes after it has said a word.
+pub fn nothing_has_run(machine: &mut Machine) -> Result<()> {
+    let stages = machine.stages();
+    ensure!(stages.is_empty(), "a refused image has run: {stages:?}");
+    Ok(())
 }
 
 /// The image with one byte of a section flipped.

@@ -6,9 +6,10 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use surplus_protocol::api::{Bill, Host, Lease, PriceBook};
+use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::{EndReason, LeaseState};
-use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, bill};
+use surplus_tests::rental::{bill_is_right, guest_is_gone, qemu};
+use surplus_tests::{Client, Lab, Machine, Marketplace, Medium};
 
 const BOOT: Duration = Duration::from_secs(120);
 /// The guest runs under emulated KVM where there is no other.
@@ -70,24 +71,6 @@ fn console_says(buyer: &Client, lease: &str, words: &[&str]) -> Result<String> {
     buyer.wait_for_console(lease, &format!("{words:?}"), GUEST, found)
 }
 
-fn qemu(machine: &mut Machine) -> Result<Option<String>> {
-    let found = machine.shell()?.attempt("pidof qemu-system-x86_64", SOON)?;
-    Ok((found.status == 0).then_some(found.output))
-}
-
-fn guest_is_gone(machine: &mut Machine) -> Result<()> {
-    ensure!(
-        qemu(machine)?.is_none(),
-        "QEMU still runs after the lease's end"
-    );
-    // Disks, network ports, domains.
-    let left = "ls -A /var/lib/surplus/guests; ls /sys/class/net | grep '^sg'; \
-                ls /run/libvirt/qemu/*.xml 2>/dev/null; true";
-    let left = machine.shell()?.run(left, SOON)?;
-    ensure!(left.is_empty(), "left over: {left}");
-    Ok(())
-}
-
 #[test]
 fn a_lease_runs_from_rent_to_bill_through_a_killed_agent_and_a_pulled_cable() -> Result<()> {
     surplus_tests::test("lease", |lab| {
@@ -128,7 +111,7 @@ fn a_lease_runs_from_rent_to_bill_through_a_killed_agent_and_a_pulled_cable() ->
         let ended: Lease = buyer.ask(&["end", "web", "--wait", "--timeout", "2m"])?;
         ensure!(ended.end_reason == Some(EndReason::Ended), "{ended:?}");
         guest_is_gone(&mut machine)?;
-        the_bill_is_right(&buyer, &ended)?;
+        bill_is_right(&buyer, &ended)?;
 
         the_lease_ends_offline(&mut machine, &buyer, &order)?;
         let hosts: Vec<Host> = operator.ask(&["hosts"])?;
@@ -193,25 +176,6 @@ fn the_agent_is_killed(machine: &mut Machine, buyer: &Client) -> Result<()> {
     Ok(())
 }
 
-fn the_bill_is_right(buyer: &Client, lease: &Lease) -> Result<()> {
-    let id = lease.id.to_string();
-    let closed = |bill: Bill| bill.closed.then_some(bill);
-    let bill = buyer.wait_until(&["bill", &id], "closed bill", SOON, closed)?;
-    let book: PriceBook = buyer.ask(&["prices"])?;
-    bill::check(&bill, &book, &lease.resources)?;
-    let millis: u64 = bill.usage.iter().map(|record| record.running_millis).sum();
-    let started = lease.started_at.context("the lease never started")?;
-    let ended = lease.ended_at.context("the lease never ended")?;
-    let window = ended.duration_since(started).as_millis();
-    ensure!(millis > 0, "nothing was measured");
-    ensure!(
-        i128::from(millis) <= window + 2000,
-        "{millis} ms are billed of {window} ms"
-    );
-    ensure!(bill.total.0 > 0, "a lease of {millis} ms costs nothing");
-    Ok(())
-}
-
 /// A short lease on a host that has lost its link: the host ends it by itself
 /// and reports it later.
 fn the_lease_ends_offline(machine: &mut Machine, buyer: &Client, order: &Order) -> Result<()> {
@@ -232,6 +196,6 @@ fn the_lease_ends_offline(machine: &mut Machine, buyer: &Client, order: &Order) 
     let ended = buyer.wait_until(&["leases", &id], "settled lease", BOOT, over)?;
     ensure!(ended.end_reason == Some(EndReason::Expired), "{ended:?}");
     guest_is_gone(machine)?;
-    the_bill_is_right(buyer, &ended)?;
+    bill_is_right(buyer, &ended)?;
     Ok(())
 }

@@ -6,14 +6,14 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use surplus_image::efi;
 use surplus_protocol::api::{Host, HostState};
 use surplus_tests::machine::Builder;
-use surplus_tests::netboot::copy_of_artefacts;
 use surplus_tests::network::dhcp::Dhcp;
 use surplus_tests::network::{Port, Station};
 use surplus_tests::secure_boot::{CHECKED, SecureBoot};
-use surplus_tests::{BootServer, Firmware, Kernel, Lab, Machine, Marketplace, Network, Nic, Plug};
+use surplus_tests::{
+    BootServer, Firmware, Kernel, Lab, Machine, Marketplace, Network, Nic, Plug, SignedServer,
+};
 
 /// One host by itself.
 const ENROLLED: Duration = Duration::from_secs(180);
@@ -166,29 +166,6 @@ fn kea_with_our_settings_boots_a_host_by_uefi_http() -> Result<()> {
 /// The one of the rack whose firmware has Secure Boot on.
 const SECURE: &str = "http-secure";
 
-/// A boot server whose `surplus.efi` the owner has signed, with the server's
-/// own words in it: firmware takes none from outside then.
-fn signing_server<'a>(
-    switch: &'a Station<'a>,
-    site: &str,
-    owner: &SecureBoot<'_>,
-) -> Result<BootServer<'a>> {
-    let artefacts = copy_of_artefacts(switch.lab(), "signed")?;
-    let mut server = BootServer::start_with(switch, "boot", site, &artefacts)?;
-    let words = format!(
-        "{} surplus.root={}",
-        server.words()?,
-        server.url("root.img")
-    );
-    let image = artefacts.join("surplus.efi");
-    let signed = owner.sign(efi::with_arguments(fs::read(&image)?, &words)?)?;
-    server.stop();
-    fs::remove_file(&image)?;
-    fs::write(&image, signed)?;
-    server.resume()?;
-    Ok(server)
-}
-
 /// What a machine of the rack did.
 struct Arrival {
     name: String,
@@ -207,7 +184,7 @@ fn a_rack_of_eight_boots_by_every_way_at_once_and_enrols() -> Result<()> {
         let _dhcp = Dhcp::start(&network)?;
         let marketplace = Marketplace::start_in(switch)?;
         let owner = SecureBoot::new(lab)?;
-        let server = signing_server(switch, &site(&marketplace, 8)?, &owner)?;
+        let server = SignedServer::start(switch, &site(&marketplace, 8)?, &owner)?;
         let rack = [
             ("rom-1", Way::RomBios, 512),
             ("rom-2", Way::RomBios, 512),

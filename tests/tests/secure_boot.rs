@@ -7,11 +7,10 @@ use anyhow::{Result, ensure};
 use surplus_image::efi;
 use surplus_tests::medium::copy_of_iso;
 use surplus_tests::secure_boot::{
-    CHECKED, REFUSED, SecureBoot, altered, boot_image, set_boot_image, sign, stranger,
+    CHECKED, SecureBoot, altered, boot_image, refused, set_boot_image, sign, stranger,
 };
 use surplus_tests::{Lab, Machine, Marketplace, Medium, Nic};
 
-const FIRMWARE: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(30);
 const ENROLLED: Duration = Duration::from_secs(120);
 
@@ -88,15 +87,4 @@ fn machine(
         .secure_boot(owner.variables())
         .nic(Nic::None)
         .start()
-}
-
-/// The firmware says no, and nothing of ours has run before.
-fn refused(machine: &mut Machine) -> Result<()> {
-    machine.wait_for(REFUSED, FIRMWARE)?;
-    let ours = machine
-        .lines()
-        .iter()
-        .find(|line| line.contains("surplus: stage="));
-    ensure!(ours.is_none(), "a refused image has run: {ours:?}");
-    Ok(())
 }

@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         boots::least_memory_from_cd(&lab, &iso, firmwares, grain, &mut table);
     }
     if wanted(Part::Netboot) {
-        netboot::measure(&lab, runs, grain, &mut table)?;
+        netboot::measure(&lab, runs, firmwares, grain, &mut table)?;
     }
     if wanted(Part::Guests) {
         let runs = if args.quick { 1 } else { 3 };

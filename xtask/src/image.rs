@@ -3,7 +3,7 @@
 //! ```text
 //! packages ──mkosi──▶ base ──compose──▶ tree ──squash──▶ base.squashfs ─┐
 //! systemd/ ───────────────────┘                                          ▼
-//! surplus-agent ─────────────────────────────────────append──▶ root.img (+ verity)
+//! surplus-agent, surplus-guard ──────────────────────append──▶ root.img (+ verity)
 //! surplus-init ──▶ initrd ◀──root hash── root.img                        │
 //! vmlinuz, initrd, command line ──▶ unsigned.efi                         │
 //! key ──sign──▶ surplus.efi, snponly.efi ──▶ surplus.iso ◀───────────────┘
@@ -112,7 +112,7 @@ pub(crate) fn build(workspace: &Path, signer: Option<&Signer>) -> anyhow::Result
     let programs = programs.map_err(|_| anyhow!("the thread that compiles ended by a panic"))??;
     let base = base?;
 
-    let root = root::image(&build, &base, &programs.agent, &progress)?;
+    let root = root::image(&build, &base, &programs, &progress)?;
     let boot = boot::image(&build, &base, &root, &programs.init, &progress)?;
     let loaders = loaders::make(&build, &boot, signer, &progress)?;
     iso::image(&build, &root, &boot, &loaders, &progress)?;

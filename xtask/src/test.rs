@@ -16,6 +16,12 @@ pub(crate) enum Part {
     Lint,
     /// Everything that needs no machine
     Unit,
+    /// Hosts and marketplace under simulated faults, many seeds
+    Sim,
+    /// The agent killed at every point, then agent and libvirt on a booted host
+    Kill,
+    /// The power cut: a host's, and that of a disk with a ledger on it
+    Powercut,
     /// The small guest's image, made
     Guest,
     /// The appliance in QEMU, booted from media
@@ -34,6 +40,25 @@ pub(crate) struct Args {
     /// With the delays that a rack may really see: DHCP two minutes late
     #[arg(long)]
     full: bool,
+    /// With `sim`: this seed alone, everything that happens in it printed. With
+    /// `kill` and `powercut`: what the moments follow from
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// With `kill` and `powercut`: so many rounds, each with the next seed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    rounds: u64,
+    /// With `kill`: this point of the agent's life alone, in this `--way`
+    #[arg(long, value_name = "N", requires = "way")]
+    point: Option<usize>,
+    /// With `kill`: `kill`, `fail` or `fail-twice`
+    #[arg(long, value_name = "WAY")]
+    way: Option<String>,
+    /// With `sim`: the first seed of the range
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    first_seed: u64,
+    /// With `sim`: how many seeds
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    seeds: u64,
 }
 
 const PROGRAMS: &str = "programs";
@@ -65,6 +90,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             match part {
                 Part::Lint => lint(&mut finished),
                 Part::Unit => step(&mut finished, "unit tests", || unit(filter)),
+                Part::Sim => step(&mut finished, "simulation", || sim(args)),
+                Part::Kill => {
+                    step(&mut finished, "kill, every point", || kill(args));
+                    if args.point.is_none() {
+                        machines(&mut finished, &KILL, args);
+                    }
+                }
+                Part::Powercut => machines(&mut finished, &POWERCUT, args),
                 Part::Guest => step(&mut finished, GUEST, || ground::guest().map(drop)),
                 Part::E2e => machines(&mut finished, &E2E, args),
                 Part::Netboot => machines(&mut finished, &NETBOOT, args),
@@ -130,6 +163,52 @@ fn unit(filter: Option<&str>) -> Result<()> {
     ground::run(nextest)
 }
 
+/// Many simulated worlds, or one of them; a few are among the unit tests.
+fn sim(args: &Args) -> Result<()> {
+    let mut sim = cargo([
+        "run",
+        "--quiet",
+        "--locked",
+        "--profile",
+        "sim",
+        "--package",
+        "surplus-sim",
+        "--",
+    ]);
+    match args.seed {
+        Some(seed) => sim.args(["--seed", &seed.to_string()]),
+        None => sim.args([
+            "--first-seed",
+            &args.first_seed.to_string(),
+            "--seeds",
+            &args.seeds.to_string(),
+        ]),
+    };
+    ground::run(sim)
+}
+
+/// The agent in a process of its own, killed and let fail at every point; some
+/// of them are among the unit tests.
+fn kill(args: &Args) -> Result<()> {
+    let mut kill = cargo([
+        "run",
+        "--quiet",
+        "--locked",
+        "--package",
+        "surplus-kill",
+        "--",
+    ]);
+    kill.args(["--seed", &args.seed.unwrap_or_default().to_string()]);
+    kill.args(["--rounds", &args.rounds.to_string()]);
+    if let Some(way) = &args.way {
+        kill.args(["--way", way]);
+    }
+    if let Some(point) = args.point {
+        kill.args(["--point", &point.to_string()]);
+    }
+    ground::run(kill)
+}
+
 /// A part that runs machines.
 struct Machines {
     name: &'static str,
@@ -139,7 +218,16 @@ struct Machines {
 
 const E2E: Machines = Machines {
     name: "end-to-end tests",
-    programs: "kind(test) and not binary(/netboot|secure_boot/)",
+    // What is killed and cut off at random moments is a part by itself.
+    programs: "kind(test) and not binary(/netboot|secure_boot|^kill$|^powercut$/)",
+};
+const KILL: Machines = Machines {
+    name: "kill, on a host",
+    programs: "kind(test) and binary(kill)",
+};
+const POWERCUT: Machines = Machines {
+    name: "power cuts",
+    programs: "kind(test) and binary(powercut)",
 };
 const NETBOOT: Machines = Machines {
     name: "network boot tests",
@@ -177,6 +265,10 @@ fn machines(finished: &mut Vec<Finished>, part: &Machines, args: &Args) {
         if args.full {
             nextest.env("SURPLUS_TEST_FULL", "1");
         }
+        if let Some(seed) = args.seed {
+            nextest.env("SURPLUS_TEST_SEED", seed.to_string());
+        }
+        nextest.env("SURPLUS_TEST_ROUNDS", args.rounds.to_string());
         ground::run(nextest).with_context(|| {
             "logs of failed tests: target/test-logs/<test>/<machine>/serial.log".to_owned()
         })

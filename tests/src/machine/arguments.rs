@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::builder::{Builder, DiskBus, Firmware, Medium, Nic, Plug};
+use crate::network::trunk::{Cable, Trunk};
 
 /// From where the firmware tries to boot: a medium before every NIC.
 const FIRST_NIC: usize = 10;
@@ -35,6 +36,9 @@ impl Builder<'_> {
         if !self.reboots {
             qemu.arg("-no-reboot");
         }
+        if self.watchdog {
+            qemu.args(["-device", "i6300esb"]);
+        }
         qemu.arg("-qmp").arg(format!(
             "unix:{},server=on,wait=off",
             sockets.join("qmp").display()
@@ -53,6 +57,7 @@ impl Builder<'_> {
         self.add_kernel(&mut qemu);
         self.add_nics(&mut qemu);
         self.add_disks(&mut qemu);
+        self.add_logged_disks(&mut qemu);
         self.add_oem_strings(&mut qemu, directory)?;
         Ok(match self.switch {
             Some(switch) => switch.enter(&qemu),
@@ -160,8 +165,17 @@ impl Builder<'_> {
                     let tap = &port.tap;
                     format!("tap,id=net{number},ifname={tap},script=no,downscript=no")
                 }
+                Nic::Cable(cable) => {
+                    // LACP joins only links whose speed is known.
+                    let mac = &cable.mac;
+                    device.push_str(&format!(",romfile=,mac={mac},speed=10000,duplex=full"));
+                    datagrams(&format!("net{number}"), cable)
+                }
             };
             qemu.args(["-netdev", &netdev, "-device", &device]);
+        }
+        if let Some(trunk) = self.trunk {
+            add_uplink(qemu, trunk);
         }
     }
 
@@ -192,6 +206,28 @@ impl Builder<'_> {
         }
     }
 
+    fn add_logged_disks(&self, qemu: &mut Command) {
+        for (index, (path, log)) in self.logged.iter().enumerate() {
+            let raw = |name: &str, path: &Path| {
+                format!(
+                    "{name}.driver=raw,{name}.file.driver=file,{name}.file.filename={}",
+                    path.display()
+                )
+            };
+            let (file, log) = (raw("file", path), raw("log", log));
+            // The log's head moves at a flush, and never between.
+            let every = "log-super-update-interval=1000000000";
+            qemu.arg("-drive")
+                .arg(format!(
+                    "if=none,id=logged{index},driver=blklogwrites,{every},{file},{log}"
+                ))
+                .arg("-device")
+                .arg(format!(
+                    "virtio-blk-pci,drive=logged{index},discard=off,write-zeroes=off"
+                ));
+        }
+    }
+
     /// By file: credentials hold commas and are long.
     fn add_oem_strings(&self, qemu: &mut Command, directory: &Path) -> Result<()> {
         for (index, text) in self.oem_strings.iter().enumerate() {
@@ -202,6 +238,23 @@ impl Builder<'_> {
         }
         Ok(())
     }
+}
+
+/// What lies behind a switch in user space: a hub joins its uplink to QEMU's
+/// user-mode network.
+fn add_uplink(qemu: &mut Command, trunk: &Trunk) {
+    qemu.args(["-netdev", "user,id=user"]);
+    qemu.args(["-netdev", &datagrams("uplink", trunk.uplink())]);
+    for end in ["user", "uplink"] {
+        let port = format!("hubport,id=hub-{end},hubid=0,netdev={end}");
+        qemu.args(["-netdev", &port]);
+    }
+}
+
+/// A backend whose every datagram is a frame.
+fn datagrams(id: &str, cable: &Cable) -> String {
+    let (here, there) = (cable.qemu.display(), cable.switch.display());
+    format!("dgram,id={id},local.type=unix,local.path={here},remote.type=unix,remote.path={there}")
 }
 
 fn random_uuid() -> Result<String> {

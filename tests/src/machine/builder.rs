@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Machine;
 use crate::lab::Lab;
+use crate::network::trunk::{Cable, Trunk};
 use crate::network::{Port, Station};
 use crate::process::Supervised;
 use crate::qmp::Qmp;
@@ -46,6 +47,8 @@ pub enum Nic {
     },
     /// A port of a private network.
     Plugged(Plug),
+    /// A link of a switch in user space.
+    Cable(Cable),
 }
 
 /// A NIC on a private network.
@@ -109,14 +112,19 @@ pub struct Builder<'a> {
     pub(super) nics: Vec<Nic>,
     /// Where the private network's taps are.
     pub(super) switch: Option<&'a Station<'a>>,
+    /// The switch in user space whose uplink this QEMU is.
+    pub(super) trunk: Option<&'a Trunk>,
     pub(super) kernel: Option<Kernel>,
     pub(super) http_boot: bool,
     pub(super) secure_boot: Option<PathBuf>,
     pub(super) one_of_many: bool,
     pub(super) disks: Vec<Disk>,
+    /// Disks of which every write is kept, and where.
+    pub(super) logged: Vec<(PathBuf, PathBuf)>,
     pub(super) oem_strings: Vec<String>,
     pub(super) uuid: Option<String>,
     pub(super) reboots: bool,
+    pub(super) watchdog: bool,
     pub(super) shell: bool,
 }
 
@@ -135,14 +143,17 @@ impl<'a> Builder<'a> {
                 forwards: Vec::new(),
             }],
             switch: None,
+            trunk: None,
             kernel: None,
             http_boot: false,
             secure_boot: None,
             one_of_many: false,
             disks: Vec::new(),
+            logged: Vec::new(),
             oem_strings: Vec::new(),
             uuid: None,
             reboots: false,
+            watchdog: false,
             shell: false,
         }
     }
@@ -197,6 +208,14 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// NICs on the links of a switch in user space, in their order.
+    #[must_use]
+    pub fn on_trunk(mut self, trunk: &'a Trunk) -> Self {
+        self.trunk = Some(trunk);
+        self.nics = trunk.cables().iter().cloned().map(Nic::Cable).collect();
+        self
+    }
+
     /// Starts this kernel, whatever else could be booted.
     #[must_use]
     pub fn kernel(mut self, kernel: Kernel) -> Self {
@@ -234,6 +253,14 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// A virtio disk, raw, that is written to; what is written, and where a flush
+    /// came between, goes to `log` as well (see [`crate::write_log`]).
+    #[must_use]
+    pub fn logged_disk(mut self, path: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
+        self.logged.push((path.into(), log.into()));
+        self
+    }
+
     /// Adds an SMBIOS OEM string (type 11).
     #[must_use]
     pub fn oem_string(mut self, text: impl Into<String>) -> Self {
@@ -252,6 +279,13 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn reboots(mut self) -> Self {
         self.reboots = true;
+        self
+    }
+
+    /// With a hardware watchdog, which resets a machine whose system hangs.
+    #[must_use]
+    pub fn watchdog(mut self) -> Self {
+        self.watchdog = true;
         self
     }
 

@@ -10,7 +10,7 @@ use surplus_tests::lab::run;
 use surplus_tests::machine::Builder;
 use surplus_tests::network::Port;
 use surplus_tests::network::dhcp::Dhcp;
-use surplus_tests::{BootServer, Lab, Machine, Marketplace, Medium, Network, Nic, Plug};
+use surplus_tests::{BootServer, Firmware, Lab, Machine, Marketplace, Medium, Network, Nic, Plug};
 
 use super::boots::{self, ENROLLED};
 use super::table::{Table, median};
@@ -29,9 +29,14 @@ struct Site<'a> {
 impl<'a> Site<'a> {
     /// A host on the one port, which boots by its ROM.
     fn host(&self, name: &str, memory_mib: u32) -> Builder<'a> {
+        self.host_with(name, memory_mib, true)
+    }
+
+    /// Without a ROM the firmware's own network stack is alone.
+    fn host_with(&self, name: &str, memory_mib: u32, rom: bool) -> Builder<'a> {
         let nic = Nic::Plugged(Plug {
             port: self.port.clone(),
-            rom: true,
+            rom,
             link: true,
         });
         let machine = self.lab.machine(name).memory_mib(memory_mib);
@@ -39,7 +44,13 @@ impl<'a> Site<'a> {
     }
 }
 
-pub(super) fn measure(lab: &Lab, runs: u32, grain: u32, table: &mut Table) -> Result<()> {
+pub(super) fn measure(
+    lab: &Lab,
+    runs: u32,
+    firmwares: &[Firmware],
+    grain: u32,
+    table: &mut Table,
+) -> Result<()> {
     let network = Network::new(lab)?;
     let _dhcp = Dhcp::start(&network)?;
     let marketplace = Marketplace::start_in(network.switch())?;
@@ -54,11 +65,32 @@ pub(super) fn measure(lab: &Lab, runs: u32, grain: u32, table: &mut Table) -> Re
     };
     let rates = beside_the_cd(&site, &iso, runs, table)?;
     beside_curl(&site, &server, rates, table)?;
-    boots::least_memory("BIOS/network", grain, table, |memory, within| {
-        let mut machine = site.host(&format!("memory-{memory}"), memory).start()?;
-        machine.wait_for_stage("enrolled", within).map(drop)
-    });
+    least_memory(&site, firmwares, grain, table);
     Ok(())
+}
+
+/// The least memory by each way in.
+fn least_memory(site: &Site<'_>, firmwares: &[Firmware], grain: u32, table: &mut Table) {
+    for (firmware, way) in [
+        (Firmware::Bios, "BIOS/PXE"),
+        (Firmware::Uefi, "UEFI/PXE"),
+        (Firmware::Uefi, "UEFI/HTTP"),
+    ] {
+        if !firmwares.contains(&firmware) {
+            continue;
+        }
+        boots::least_memory(way, grain, table, |memory, within| {
+            let rom = firmware == Firmware::Bios;
+            let name = format!("memory-{memory}");
+            let machine = site.host_with(&name, memory, rom).firmware(firmware);
+            let machine = match way {
+                "UEFI/HTTP" => machine.http_boot(),
+                _ => machine,
+            };
+            let mut machine = machine.start()?;
+            machine.wait_for_stage("enrolled", within).map(drop)
+        });
+    }
 }
 
 /// Kernel start to enrolled, in turns, so that both see the same computer.

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::{Build, Progress, run};
 
-/// The target of the static program; the same machine, but named, so that its
+/// The target of the static programs; the same machine, but named, so that its
 /// flags do not reach build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -16,21 +16,26 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub(crate) struct Programs {
     /// `surplus-agent`, linked against the image's libvirt.
     pub(crate) agent: PathBuf,
+    /// `surplus-guard`, static.
+    pub(crate) guard: PathBuf,
     /// `surplus-init`, static.
     pub(crate) init: PathBuf,
 }
 
-/// Compiles both; cargo knows what is out of date.
+/// Compiles all; cargo knows what is out of date.
 pub(crate) fn build(build: &Build, progress: &Progress) -> anyhow::Result<Programs> {
     let stage = progress.stage("programs");
     let target = build.workspace.join("target");
     stage.say("compiling surplus-init");
     compile(build, "surplus-init", Some(TARGET))?;
+    stage.say("compiling surplus-guard");
+    compile(build, "surplus-guard", Some(TARGET))?;
     stage.say("compiling surplus-agent (minutes, the first time)");
     compile(build, "surplus-agent", None)?;
-    stage.done("surplus-init and surplus-agent compiled");
+    stage.done("surplus-init, surplus-guard and surplus-agent compiled");
     Ok(Programs {
         agent: target.join("appliance/surplus-agent"),
+        guard: target.join(TARGET).join("appliance/surplus-guard"),
         init: target.join(TARGET).join("appliance/surplus-init"),
     })
 }

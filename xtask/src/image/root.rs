@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 
+use super::programs::Programs;
 use super::stamp::{Inputs, Key, up_to_date_or};
 use super::{Build, EPOCH, Progress, run};
 use crate::initrd::RootConf;
@@ -134,12 +135,12 @@ fn deb822(build: &Build) -> String {
     stanza(&mirror.main, "trixie trixie-updates") + &stanza(&mirror.security, "trixie-security")
 }
 
-/// Completes the tree with ours, packs it, appends the agent and the verity
+/// Completes the tree with ours, packs it, appends agent, guard and the verity
 /// tree.
 pub(crate) fn image(
     build: &Build,
     base: &Base,
-    agent: &Path,
+    programs: &Programs,
     progress: &Progress,
 ) -> anyhow::Result<Root> {
     let stage = progress.stage("root");
@@ -169,7 +170,11 @@ pub(crate) fn image(
         },
     )?;
 
-    let key = Inputs::new("root 1").text(key.as_str()).path(agent)?.key();
+    let key = Inputs::new("root 2")
+        .text(key.as_str())
+        .path(&programs.agent)?
+        .path(&programs.guard)?
+        .key();
     let path = build.out.join("root.img");
     let conf = build.work.join("root.conf");
     let ran = up_to_date_or(
@@ -178,10 +183,10 @@ pub(crate) fn image(
         &key,
         &[path.clone(), conf.clone()],
         || {
-            stage.say("adding the agent and the verity tree");
+            stage.say("adding agent, guard and the verity tree");
             let part = build.work.join("root.part");
             fs::copy(&squash, &part).with_context(|| format!("copying to {}", part.display()))?;
-            append_agent(build, agent, &part)?;
+            append_programs(build, [&programs.agent, &programs.guard], &part)?;
             let root = append_verity(build, &part)?;
             fs::write(
                 &conf,
@@ -219,14 +224,17 @@ fn pack(build: &Build, tree: &Path, out: &Path, level: &str) -> anyhow::Result<(
     fs::rename(&part, out).with_context(|| format!("renaming to {}", out.display()))
 }
 
-/// Appends `/opt/surplus/surplus-agent` to a packed tree, which is what makes a
-/// build with nothing but a new agent take seconds.
-fn append_agent(build: &Build, agent: &Path, image: &Path) -> anyhow::Result<()> {
-    let opt = build.work.join("agent/opt");
+/// Appends `/opt/surplus` with these programs to a packed tree, which is what
+/// makes a build with nothing but a new agent take seconds.
+fn append_programs(build: &Build, programs: [&Path; 2], image: &Path) -> anyhow::Result<()> {
+    let opt = build.work.join("programs/opt");
     let place = opt.join("surplus");
     fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
-    fs::copy(agent, place.join("surplus-agent"))
-        .with_context(|| format!("copying {}", agent.display()))?;
+    for program in programs {
+        let name = program.file_name().unwrap_or_default();
+        fs::copy(program, place.join(name))
+            .with_context(|| format!("copying {}", program.display()))?;
+    }
     let mut command = build.tools.command("mksquashfs");
     command
         .arg(&opt)
@@ -246,7 +254,7 @@ fn append_agent(build: &Build, agent: &Path, image: &Path) -> anyhow::Result<()>
             "-mkfs-time",
             EPOCH,
         ]);
-    run::quiet(&mut command, "mksquashfs (adding the agent)")
+    run::quiet(&mut command, "mksquashfs (adding the programs)")
 }
 
 /// Appends the verity tree, without superblock and salt: all that it would say

@@ -36,6 +36,22 @@ pub(crate) fn programs() -> Result<()> {
     ] {
         cargo.args(["--package", package]);
     }
+    run(cargo)?;
+    writer()
+}
+
+/// What writes a ledger in a machine of its own: static, for nothing else is
+/// there.
+fn writer() -> Result<()> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--locked", "--package", "surplus-journal"]);
+    cargo.args([
+        "--example",
+        "writer",
+        "--target",
+        surplus_tests::guest::TARGET,
+    ]);
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
     run(cargo)
 }
 

@@ -1,0 +1,52 @@
+//! What a lease looks like on its host, and what must be left of it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use surplus_protocol::api::{Bill, Lease, PriceBook};
+
+use crate::bill;
+use crate::client::Client;
+use crate::machine::Machine;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// QEMU's processes on the host, which are its guests.
+pub fn qemu(machine: &mut Machine) -> Result<Option<String>> {
+    let found = machine.shell()?.attempt("pidof qemu-system-x86_64", SOON)?;
+    Ok((found.status == 0).then_some(found.output))
+}
+
+/// No process, no disk, no network port and no domain is left.
+pub fn guest_is_gone(machine: &mut Machine) -> Result<()> {
+    ensure!(
+        qemu(machine)?.is_none(),
+        "QEMU still runs after the lease's end"
+    );
+    let left = "ls -A /var/lib/surplus/guests; ls /sys/class/net | grep '^sg'; \
+                ls /run/libvirt/qemu/*.xml 2>/dev/null; true";
+    let left = machine.shell()?.run(left, SOON)?;
+    ensure!(left.is_empty(), "left over: {left}");
+    Ok(())
+}
+
+/// The bill is closed and right to the unit, for something that was measured
+/// and no more than the lease's window. Returns the milliseconds billed.
+pub fn bill_is_right(buyer: &Client, lease: &Lease) -> Result<u64> {
+    let id = lease.id.to_string();
+    let closed = |bill: Bill| bill.closed.then_some(bill);
+    let bill = buyer.wait_until(&["bill", &id], "closed bill", SOON, closed)?;
+    let book: PriceBook = buyer.ask(&["prices"])?;
+    bill::check(&bill, &book, &lease.resources)?;
+    let millis: u64 = bill.usage.iter().map(|record| record.running_millis).sum();
+    let started = lease.started_at.context("the lease never started")?;
+    let ended = lease.ended_at.context("the lease never ended")?;
+    let window = ended.duration_since(started).as_millis();
+    ensure!(millis > 0, "nothing was measured");
+    ensure!(
+        i128::from(millis) <= window + 2000,
+        "{millis} ms are billed of {window} ms"
+    );
+    ensure!(bill.total.0 > 0, "a lease of {millis} ms costs nothing");
+    Ok(millis)
+}

@@ -1,0 +1,219 @@
+//! A host comes up by the network that its site file describes: a fixed
+//! address, a VLAN, an LACP bond, a VLAN on a bond. The switch is a real one's
+//! likeness in user space, networkd and the kernel are the appliance's own.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use surplus_protocol::api::Host;
+use surplus_tests::machine::Builder;
+use surplus_tests::network::trunk::Settings;
+use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, StageLine, Trunk};
+
+const BOOT: Duration = Duration::from_secs(120);
+const COMMAND: Duration = Duration::from_secs(60);
+/// Until a lost link is noticed, worked around and told.
+const FAIL_OVER: Duration = Duration::from_secs(90);
+
+/// An ISO that joins by a site file with this `[network]`.
+fn iso(marketplace: &Marketplace<'_>, network: &str) -> Result<PathBuf> {
+    let token = marketplace.token("host", 1)?;
+    let site = marketplace.site_file(&token)?;
+    marketplace.customised_iso("host", &format!("{site}\n[network]\n{network}\n"))
+}
+
+fn host<'a>(lab: &'a Lab, trunk: &'a Trunk, iso: PathBuf) -> Builder<'a> {
+    let machine = lab.machine("host").medium(Medium::Cd, iso).on_trunk(trunk);
+    machine.without_virtualisation().memory_mib(512)
+}
+
+/// What the host says of its network when it is up.
+fn network(machine: &mut Machine) -> Result<(String, String)> {
+    let stage = machine.wait_for_stage("network", BOOT)?;
+    let field = |key| -> Result<String> {
+        let value = stage.field(key);
+        Ok(value
+            .with_context(|| format!("no {key} in {stage:?}"))?
+            .to_owned())
+    };
+    Ok((field("interface")?, field("address")?))
+}
+
+/// The host's own account of its cards, once the marketplace has it.
+fn inventory(operator: &Client<'_>, until: impl Fn(&Host) -> bool) -> Result<Host> {
+    operator.wait_until(
+        &["hosts"],
+        "host whose cards are as they should be",
+        FAIL_OVER,
+        |hosts: Vec<Host>| hosts.into_iter().find(&until),
+    )
+}
+
+/// Link by link, as the marketplace knows it.
+fn links(host: &Host) -> Vec<bool> {
+    let nics = host.inventory.iter().flat_map(|inventory| &inventory.nics);
+    nics.map(|nic| nic.link).collect()
+}
+
+#[test]
+fn a_fixed_address_needs_no_dhcp_and_leads_out_by_its_gateway() -> Result<()> {
+    surplus_tests::test("network-fixed", |lab| {
+        let marketplace = Marketplace::start(lab)?;
+        // The marketplace is outside the address's network.
+        let settings = Settings {
+            dhcp: false,
+            router: Some(Ipv4Addr::new(10, 0, 2, 9)),
+            ..Settings::default()
+        };
+        let trunk = Trunk::start(lab, settings)?;
+        let iso = iso(
+            &marketplace,
+            "interface = \"enp0s2\"\naddress = \"10.0.2.10/29\"\ngateway = \"10.0.2.9\"\ndns = [\"10.0.2.3\"]",
+        )?;
+        let mut machine = host(lab, &trunk, iso).start()?;
+        let up = network(&mut machine)?;
+        ensure!(
+            up == ("enp0s2".to_owned(), "10.0.2.10".to_owned()),
+            "{up:?}"
+        );
+        machine.wait_for_stage("enrolled", BOOT).map(drop)
+    })
+}
+
+#[test]
+fn a_vlan_is_waited_for_with_its_name_and_nothing_goes_untagged() -> Result<()> {
+    surplus_tests::test("network-vlan", |lab| {
+        let marketplace = Marketplace::start(lab)?;
+        let settings = Settings {
+            vlan: Some(8),
+            ..Settings::default()
+        };
+        let trunk = Trunk::start(lab, settings)?;
+        let iso = iso(&marketplace, "vlan = 7")?;
+        let mut machine = host(lab, &trunk, iso).start()?;
+        machine.allow_errors();
+        let waits = complaint(&mut machine, "no DHCP server answers")?;
+        ensure!(
+            waits.field("cards") == Some("enp0s2.7"),
+            "not what is waited for: {waits:?}"
+        );
+        let untagged = trunk.seen().untagged;
+
+        trunk.set_vlan(Some(7));
+        machine.mark();
+        let (interface, _) = network(&mut machine)?;
+        ensure!(interface == "enp0s2.7", "up on {interface}");
+        machine.wait_for_stage("enrolled", BOOT)?;
+        let later = trunk.seen().untagged;
+        ensure!(
+            later == untagged,
+            "{untagged} untagged frames became {later}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn an_lacp_bond_uses_both_links_and_outlives_either() -> Result<()> {
+    surplus_tests::test("network-bond", |lab| {
+        let marketplace = Marketplace::start(lab)?;
+        let operator = marketplace.operator()?;
+        let settings = Settings {
+            links: 2,
+            lacp: true,
+            ..Settings::default()
+        };
+        let trunk = Trunk::start(lab, settings)?;
+        let bond = format!(
+            "[network.bond]\nmode = \"802.3ad\"\ninterfaces = [\"{}\", \"{}\"]",
+            trunk.mac(0),
+            trunk.mac(1)
+        );
+        let mut machine = host(lab, &trunk, iso(&marketplace, &bond)?).start()?;
+        let (interface, _) = network(&mut machine)?;
+        ensure!(interface == "bond0", "up on {interface}");
+        machine.wait_for_stage("enrolled", BOOT)?;
+        both_bundled(&trunk)?;
+        inventory(&operator, |host| links(host) == [true, true])?;
+        let carried = trunk.carried();
+        let used = carried.iter().all(|link| link.to_host > 0);
+        ensure!(used, "only one link is used: {carried:?}");
+
+        // Noticed by the card, and told over the other link.
+        machine.set_link_of(0, false)?;
+        trunk.set_link(0, false);
+        inventory(&operator, |host| links(host) == [false, true])?;
+        machine.set_link_of(0, true)?;
+        trunk.set_link(0, true);
+        inventory(&operator, |host| links(host) == [true, true])?;
+        both_bundled(&trunk)
+    })
+}
+
+#[test]
+fn a_vlan_on_a_bond_is_one_network_and_a_silent_link_is_left() -> Result<()> {
+    surplus_tests::test("network-vlan-bond", |lab| {
+        let marketplace = Marketplace::start(lab)?;
+        let operator = marketplace.operator()?;
+        let settings = Settings {
+            links: 2,
+            lacp: true,
+            vlan: Some(7),
+            ..Settings::default()
+        };
+        let trunk = Trunk::start(lab, settings)?;
+        let iso = iso(
+            &marketplace,
+            "vlan = 7\nmtu = 9000\n[network.bond]\nmode = \"802.3ad\"\ninterfaces = [\"enp0s3\", \"enp0s2\"]",
+        )?;
+        let mut machine = host(lab, &trunk, iso).shell().start()?;
+        let (interface, _) = network(&mut machine)?;
+        ensure!(interface == "bond0.7", "up on {interface}");
+        machine.wait_for_stage("enrolled", BOOT)?;
+        both_bundled(&trunk)?;
+        inventory(&operator, |host| {
+            let all = host.inventory.iter().flat_map(|inventory| &inventory.nics);
+            let reached: Vec<_> = all.map(|nic| nic.addresses.join(" ")).collect();
+            reached.len() == 2 && reached.iter().all(|each| each.contains("10.0.2.15/"))
+        })?;
+
+        machine.shell()?.wait_ready(BOOT)?;
+        let of = |what: &str| format!("cat /sys/class/net/{what}");
+        let address = machine.shell()?.run(&of("bond0/address"), COMMAND)?;
+        ensure!(address == trunk.mac(1), "the bond's address is {address}");
+        let mtu = machine.shell()?.run(&of("bond0.7/mtu"), COMMAND)?;
+        ensure!(mtu == "9000", "the VLAN's MTU is {mtu}");
+
+        // Neither end is told. A conversation keeps to one link, so one of the
+        // two is the one that matters.
+        for link in [0, 1] {
+            trunk.set_link(link, false);
+            // One after the other: what goes out before the silence is noticed is
+            // lost, and this `ping` sends no more than it waits for.
+            let ping = "(i=0; until ping -c 1 -W 2 10.0.2.2 > /dev/null; do \
+                        i=$((i+1)); [ $i -lt 20 ] || exit 1; done)";
+            let heard = machine.shell()?.run(ping, COMMAND);
+            heard.with_context(|| format!("link {link} is silent"))?;
+            trunk.set_link(link, true);
+            both_bundled(&trunk)?;
+        }
+        Ok(())
+    })
+}
+
+/// Waits until both links are one bundle. Frames to the host then take turns.
+fn both_bundled(trunk: &Trunk) -> Result<()> {
+    trunk.wait_until("bundle of both links", FAIL_OVER, |trunk| {
+        let bundles = trunk.bundles();
+        bundles[0].is_some() && bundles[0] == bundles[1]
+    })
+}
+
+/// The first failure whose error contains `text`.
+fn complaint(machine: &mut Machine, text: &str) -> Result<StageLine> {
+    machine.wait_until(&format!("the failure {text:?}"), BOOT, |line| {
+        StageLine::parse(line).filter(|stage| stage.error().is_some_and(|e| e.contains(text)))
+    })
+}
