@@ -20,8 +20,9 @@ pub enum Safeguard {
     /// After its start a marketplace places nothing anew before hosts with a
     /// later placement were heard or have stopped: it may have been restored.
     Restart,
-    /// A host's stop needs an order: absence from an answer is none.
-    Order,
+    /// A host stops a guest by a tombstone or at the lease's own end: absence from
+    /// an answer is neither.
+    Tombstone,
 }
 
 /// Whether the rule is in force.

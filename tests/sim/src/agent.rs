@@ -194,7 +194,7 @@ impl Agent {
     fn order(&mut self) {
         let mut desired = self.desired.clone();
         desired.tombstones.extend(self.fenced.iter().cloned());
-        if !stands(Safeguard::Order) {
+        if !stands(Safeguard::Tombstone) {
             let absent = self.report.leases.iter().filter(|status| {
                 let tickets = &self.desired.tickets;
                 !tickets.iter().any(|ticket| ticket.lease == status.lease)

@@ -36,7 +36,7 @@ enum Rule {
     UsageKey,
     Brake,
     Restart,
-    Order,
+    Tombstone,
 }
 
 impl From<Rule> for Safeguard {
@@ -47,7 +47,7 @@ impl From<Rule> for Safeguard {
             Rule::UsageKey => Self::UsageKey,
             Rule::Brake => Self::Brake,
             Rule::Restart => Self::Restart,
-            Rule::Order => Self::Order,
+            Rule::Tombstone => Self::Tombstone,
         }
     }
 }

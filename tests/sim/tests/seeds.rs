@@ -92,8 +92,8 @@ fn where_a_restarted_marketplace_does_not_wait_a_promise_breaks() {
 }
 
 #[test]
-fn where_absence_is_an_order_to_stop_a_promise_breaks() {
-    is_needed(Safeguard::Order, 0);
+fn without_the_tombstone_rule_a_promise_breaks() {
+    is_needed(Safeguard::Tombstone, 0);
 }
 
 #[test]
