@@ -7,8 +7,11 @@
 mod boots;
 mod contents;
 mod guests;
+mod idle;
 mod netboot;
 mod table;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use surplus_tests::{Firmware, Lab, Marketplace, interrupt};
@@ -28,6 +31,8 @@ enum Part {
     Netboot,
     /// The agent's cost, and ticket to QEMU beside a bare `virsh create`
     Guests,
+    /// What the agent takes while nothing happens, with twenty leases too
+    Idle,
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,6 +79,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if wanted(Part::Guests) {
         let runs = if args.quick { 1 } else { 3 };
         guests::measure(&lab, &marketplace, &iso, runs, &mut table)?;
+    }
+    if wanted(Part::Idle) {
+        let watched = Duration::from_secs(if args.quick { 60 } else { 300 });
+        idle::measure(&lab, &marketplace, &iso, watched, &mut table)?;
     }
     println!(
         "\nmachines run by {} on {} processors\n",
