@@ -27,7 +27,6 @@ pub mod engine;
 pub mod hypervisor;
 pub mod image;
 pub mod meter;
-mod neighbours;
 pub mod overhead;
 pub mod placement;
 pub mod plan;

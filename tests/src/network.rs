@@ -9,6 +9,7 @@
 //! its process dies.
 
 pub mod dhcp;
+pub mod guests;
 mod namespace;
 pub mod trunk;
 

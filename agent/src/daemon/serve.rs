@@ -162,8 +162,18 @@ fn guests_config(world: &World, host: HostId, boot: BootId, emulation: bool) -> 
         emulation,
         deadlines_dir: runtime_directory(world).join("deadlines"),
         pulse: world.pulse.clone(),
+        group: guests_group(),
         ..GuestsConfig::new(host, boot, &world.settings.state_directory)
     }
+}
+
+/// The group that may open `/dev/kvm`, on a host that runs guests under users of
+/// their own.
+fn guests_group() -> Option<u32> {
+    let group = nix::unistd::Group::from_name("kvm").ok().flatten()?;
+    nix::unistd::geteuid()
+        .is_root()
+        .then_some(group.gid.as_raw())
 }
 
 /// Tasks that end with the daemon.

@@ -6,7 +6,6 @@ use camino::{Utf8Path, Utf8PathBuf};
 use surplus_protocol::ids::{BootId, HostId};
 
 use super::disk::QemuImg;
-use super::domain_xml::Owner;
 use super::prepare;
 use crate::system::notify::Pulse;
 
@@ -32,12 +31,11 @@ pub struct GuestsConfig {
     pub record_interval: Duration,
     /// The most that cached images may take, in bytes.
     pub image_cache_bytes: Option<u64>,
-    /// Whom QEMU runs as; libvirt's default where `None`.
-    pub owner: Option<Owner>,
+    /// The group that QEMU runs as, under each guest's own user; libvirt's
+    /// default for both where `None`.
+    pub group: Option<u32>,
     pub qemu_img: QemuImg,
     pub ovmf_vars: Utf8PathBuf,
-    /// The kernel's table of IPv4 neighbours.
-    pub arp_table: Utf8PathBuf,
     /// Where libvirt writes QEMU's logs, one per domain.
     pub qemu_log_dir: Utf8PathBuf,
     /// Where the guard reads until when guests may run.
@@ -53,17 +51,16 @@ impl GuestsConfig {
             host,
             boot,
             state_dir: state_dir.to_owned(),
-            bridge: "surplus0".into(),
+            bridge: surplus_seat::BRIDGE.into(),
             emulation: false,
             shutdown_grace: Duration::from_secs(10),
             look_interval: Duration::from_secs(10),
             sample_interval: Duration::from_secs(60),
             record_interval: Duration::from_secs(300),
             image_cache_bytes: None,
-            owner: None,
+            group: None,
             qemu_img: QemuImg::default(),
             ovmf_vars: prepare::default_ovmf_vars(),
-            arp_table: "/proc/net/arp".into(),
             qemu_log_dir: "/var/log/libvirt/qemu".into(),
             deadlines_dir: surplus_guard::deadline::DIRECTORY.into(),
             pulse: Pulse::default(),

@@ -164,6 +164,7 @@ impl QemuImg {
         Ok(DiskFile {
             path: disk.to_owned(),
             format: DiskFormat::Qcow2,
+            backing: Some((image.to_owned(), backing)),
         })
     }
 

@@ -16,6 +16,7 @@ use quick_xml::Writer;
 use quick_xml::events::{BytesText, Event};
 use quick_xml::reader::Reader;
 use surplus_protocol::lease::{Firmware, GuestSpec, Ticket};
+use surplus_seat::Seat;
 
 use super::placement::Placement;
 
@@ -31,6 +32,7 @@ pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 #[derive(Clone, Debug)]
 pub struct DomainSpec<'a> {
     pub ticket: &'a Ticket,
+    pub seat: Seat,
     pub disk: DiskFile,
     pub seed: Utf8PathBuf,
     pub console: Utf8PathBuf,
@@ -39,8 +41,9 @@ pub struct DomainSpec<'a> {
     pub bridge: &'a str,
     /// Run under QEMU's emulation, not KVM.
     pub emulation: bool,
-    /// The user and group that QEMU runs as; libvirt's default where `None`.
-    pub owner: Option<Owner>,
+    /// The group of QEMU, which runs as the seat's user; libvirt's default for
+    /// both where `None`.
+    pub group: Option<u32>,
 }
 
 /// A disk's file and its format.
@@ -48,6 +51,8 @@ pub struct DomainSpec<'a> {
 pub struct DiskFile {
     pub path: Utf8PathBuf,
     pub format: DiskFormat,
+    /// What lies below it, which stays the host's: it is other guests', too.
+    pub backing: Option<(Utf8PathBuf, DiskFormat)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +68,6 @@ impl DiskFormat {
             Self::Qcow2 => "qcow2",
         }
     }
-}
-
-/// User and group ids of a guest's QEMU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    pub uid: u32,
-    pub gid: u32,
 }
 
 type Xml = Writer<Vec<u8>>;
@@ -118,6 +116,7 @@ impl DomainSpec<'_> {
                     ("xmlns:surplus", NAMESPACE),
                     ("lease", self.ticket.lease.to_string().as_str()),
                     ("epoch", self.ticket.epoch.to_string().as_str()),
+                    ("seat", self.seat.to_string().as_str()),
                     ("ticket", ticket.as_str()),
                 ])
                 .write_empty()?;
@@ -160,8 +159,13 @@ impl DomainSpec<'_> {
     fn devices(&self, xml: &mut Xml) -> io::Result<()> {
         xml.create_element("devices").write_inner_content(|xml| {
             empty(xml, "controller", &[("type", "usb"), ("model", "none")])?;
-            disk(xml, &self.disk.path, self.disk.format, "vda", false)?;
-            disk(xml, &self.seed, DiskFormat::Raw, "vdb", true)?;
+            disk(xml, &self.disk, "vda", false)?;
+            let seed = DiskFile {
+                path: self.seed.clone(),
+                format: DiskFormat::Raw,
+                backing: None,
+            };
+            disk(xml, &seed, "vdb", true)?;
             self.interface(xml)?;
             self.console(xml)?;
             xml.create_element("rng")
@@ -179,13 +183,12 @@ impl DomainSpec<'_> {
     }
 
     fn interface(&self, xml: &mut Xml) -> io::Result<()> {
-        let placement = self.placement();
         xml.create_element("interface")
             .with_attribute(("type", "bridge"))
             .write_inner_content(|xml| {
-                empty(xml, "mac", &[("address", &placement.mac())])?;
+                empty(xml, "mac", &[("address", &self.seat.mac())])?;
                 empty(xml, "source", &[("bridge", self.bridge)])?;
-                empty(xml, "target", &[("dev", &placement.interface_name())])?;
+                empty(xml, "target", &[("dev", &self.seat.interface())])?;
                 empty(xml, "model", &[("type", "virtio")])?;
                 // Guests do not reach each other over the bridge.
                 empty(xml, "port", &[("isolated", "yes")])
@@ -214,7 +217,7 @@ impl DomainSpec<'_> {
     }
 
     fn confinement(&self, xml: &mut Xml) -> io::Result<()> {
-        let Some(Owner { uid, gid }) = self.owner else {
+        let (uid, Some(gid)) = (self.seat.uid(), self.group) else {
             return Ok(());
         };
         xml.create_element("seclabel")
@@ -224,28 +227,42 @@ impl DomainSpec<'_> {
     }
 }
 
-fn disk(
-    xml: &mut Xml,
-    path: &Utf8Path,
-    format: DiskFormat,
-    target: &str,
-    readonly: bool,
-) -> io::Result<()> {
+fn disk(xml: &mut Xml, file: &DiskFile, target: &str, readonly: bool) -> io::Result<()> {
     xml.create_element("disk")
         .with_attributes([("type", "file"), ("device", "disk")])
         .write_inner_content(|xml| {
-            let mut driver = vec![("name", "qemu"), ("type", format.name())];
+            let mut driver = vec![("name", "qemu"), ("type", file.format.name())];
             if !readonly {
                 // Space that the guest frees goes back to the host.
                 driver.extend([("discard", "unmap"), ("detect_zeroes", "unmap")]);
             }
             empty(xml, "driver", &driver)?;
-            empty(xml, "source", &[("file", path.as_str())])?;
+            empty(xml, "source", &[("file", file.path.as_str())])?;
+            if let Some((path, format)) = &file.backing {
+                backing(xml, path, *format)?;
+            }
             empty(xml, "target", &[("dev", target), ("bus", "virtio")])?;
             if readonly {
                 empty(xml, "readonly", &[])?;
             }
             Ok(())
+        })?;
+    Ok(())
+}
+
+/// The file below, of which libvirt changes neither owner nor label, and the end
+/// of the chain, so that it looks for nothing further.
+fn backing(xml: &mut Xml, path: &Utf8Path, format: DiskFormat) -> io::Result<()> {
+    xml.create_element("backingStore")
+        .with_attribute(("type", "file"))
+        .write_inner_content(|xml| {
+            empty(xml, "format", &[("type", format.name())])?;
+            xml.create_element("source")
+                .with_attribute(("file", path.as_str()))
+                .write_inner_content(|xml| {
+                    empty(xml, "seclabel", &[("model", "dac"), ("relabel", "no")])
+                })?;
+            empty(xml, "backingStore", &[])
         })?;
     Ok(())
 }
@@ -285,24 +302,38 @@ pub enum MetadataError {
     Base64(#[from] base64::DecodeError),
     #[error("the ticket in the metadata is not one of ours")]
     Json(#[from] serde_json::Error),
+    #[error("the metadata names no seat of this host")]
+    Seat,
 }
 
 /// The ticket that a domain was made from.
 pub fn ticket_of(metadata: &str) -> Result<Ticket, MetadataError> {
+    let ticket = attribute(metadata, "ticket")?.ok_or(MetadataError::Missing)?;
+    Ok(serde_json::from_slice(&BASE64.decode(ticket)?)?)
+}
+
+/// The seat that its guest has.
+pub fn seat_of(metadata: &str) -> Result<Seat, MetadataError> {
+    let seat = attribute(metadata, "seat")?.and_then(|seat| seat.parse::<u16>().ok());
+    let seat = seat.and_then(|number| Seat::try_from(number).ok());
+    seat.ok_or(MetadataError::Seat)
+}
+
+/// The first attribute of this name, of whatever element.
+fn attribute(metadata: &str, name: &str) -> Result<Option<String>, MetadataError> {
     let mut reader = Reader::from_str(metadata);
     loop {
         match reader.read_event()? {
             Event::Start(element) | Event::Empty(element) => {
-                let ticket = element
+                let found = element
                     .attributes()
                     .filter_map(Result::ok)
-                    .find(|attribute| attribute.key.as_ref() == "ticket");
-                if let Some(ticket) = ticket {
-                    let json = BASE64.decode(ticket.value.as_bytes())?;
-                    return Ok(serde_json::from_slice(&json)?);
+                    .find(|attribute| attribute.key.as_ref() == name);
+                if let Some(found) = found {
+                    return Ok(Some(found.value.to_string()));
                 }
             }
-            Event::Eof => return Err(MetadataError::Missing),
+            Event::Eof => return Ok(None),
             _ => {}
         }
     }
@@ -316,16 +347,18 @@ mod tests {
     fn spec(ticket: &Ticket) -> DomainSpec<'_> {
         DomainSpec {
             ticket,
+            seat: Seat::try_from(17).unwrap(),
             disk: DiskFile {
                 path: "/state/guests/g/disk".into(),
                 format: DiskFormat::Qcow2,
+                backing: Some(("/state/images/i".into(), DiskFormat::Raw)),
             },
             seed: "/state/guests/g/seed.img".into(),
             console: "/state/guests/g/console.log".into(),
             variables: "/state/guests/g/vars.fd".into(),
             bridge: "surplus0",
             emulation: false,
-            owner: None,
+            group: None,
         }
     }
 
@@ -340,13 +373,11 @@ mod tests {
         ticket.guest.firmware = Firmware::Uefi;
         let spec = DomainSpec {
             emulation: true,
-            owner: Some(Owner {
-                uid: 70_001,
-                gid: 104,
-            }),
+            group: Some(104),
             disk: DiskFile {
                 path: "/state/<&\">/disk".into(),
                 format: DiskFormat::Raw,
+                backing: None,
             },
             ..spec(&ticket)
         };
@@ -354,15 +385,20 @@ mod tests {
     }
 
     #[test]
-    fn the_ticket_comes_back_from_the_metadata_without_the_buyers_secrets() {
+    fn ticket_and_seat_come_back_from_the_metadata_without_the_buyers_secrets() {
         let mut ticket = test_ticket(1, 1);
         ticket.guest.user_data = Some("secret".into());
         ticket.proof = Some(surplus_protocol::lease::SignedTicket("secret".into()));
-        let back = ticket_of(&spec(&ticket).to_xml().unwrap()).unwrap();
+        let xml = spec(&ticket).to_xml().unwrap();
+        let back = ticket_of(&xml).unwrap();
+        assert_eq!(seat_of(&xml).unwrap(), spec(&ticket).seat);
         assert_eq!(back.guest.user_data, None);
         assert_eq!(back.proof, None);
         assert!(back.guest.ssh_keys.is_empty());
         assert_eq!((back.lease, back.ends_at), (ticket.lease, ticket.ends_at));
         assert!(matches!(ticket_of("<guest/>"), Err(MetadataError::Missing)));
+        for none in ["<guest/>", "<guest seat='0'/>", "<guest seat='x'/>"] {
+            assert!(matches!(seat_of(none), Err(MetadataError::Seat)), "{none}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use surplus_protocol::agent::{ReceiptAck, UsageAck};
 use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::EndReceipt;
+use surplus_seat::Seat;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -52,6 +53,8 @@ pub struct Engine {
     receipts: BTreeMap<Placement, EndReceipt>,
     /// Acknowledged ones.
     kept: BTreeMap<Placement, EndReceipt>,
+    /// The seat that was taken last.
+    last_seat: Option<Seat>,
     ledger: Ledger,
     jobs: BTreeMap<Placement, Job>,
     done: mpsc::UnboundedSender<Done>,
@@ -120,6 +123,7 @@ impl Engine {
             store,
             desired: Desired::default(),
             sellable: None,
+            last_seat: records.values().map(|record| record.seat).max(),
             records,
             receipts,
             kept,
@@ -364,7 +368,10 @@ impl Engine {
     /// Takes the guest's counters into its meter. `seen`: just now, so that it
     /// counts as running where they cannot be read.
     async fn sample(&mut self, placement: Placement, running: bool, seen: bool) {
-        let (name, interface) = (placement.domain_name(), placement.interface_name());
+        let Some(seat) = self.records.get(&placement).map(|record| record.seat) else {
+            return;
+        };
+        let (name, interface) = (placement.domain_name(), seat.interface());
         let usage = self.hypervisor.usage(&name, &interface).await;
         let at_boot_millis = self.clock.boot_millis();
         let Some(record) = self.records.get_mut(&placement) else {

@@ -19,6 +19,7 @@ use surplus_protocol::ids::{BootId, HostId};
 use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::{EndReason, EndReceipt, Ticket};
 use surplus_safeguard::{Safeguard, stands};
+use surplus_seat::Seat;
 
 use super::domain_xml;
 use super::hypervisor::{DomainState, ObservedDomain};
@@ -110,7 +111,10 @@ pub enum Step {
     /// The domain runs: go on from there.
     Adopt(Placement),
     /// The domain runs, but its record is lost: make one from its metadata.
-    AdoptOrphan(Box<Ticket>),
+    AdoptOrphan {
+        ticket: Box<Ticket>,
+        seat: Seat,
+    },
     Accept(Box<Ticket>),
     /// The same placement's ticket was signed anew: it may start for longer.
     Refresh(Box<Ticket>),
@@ -193,10 +197,12 @@ impl<'a> Planner<'a> {
                 .ledger
                 .get(&placement.lease)
                 .is_none_or(|seen| seen.epoch <= placement.epoch);
-            match domain_xml::ticket_of(&domain.metadata) {
+            let ticket = domain_xml::ticket_of(&domain.metadata);
+            match (ticket, domain_xml::seat_of(&domain.metadata)) {
                 // Its record is lost, yet the guest is under a ticket: it runs on.
-                Ok(ticket) if newest && self.is_for_us(&ticket) => {
-                    self.step(Step::AdoptOrphan(Box::new(ticket)));
+                (Ok(ticket), Ok(seat)) if newest && self.is_for_us(&ticket) => {
+                    let ticket = Box::new(ticket);
+                    self.step(Step::AdoptOrphan { ticket, seat });
                 }
                 _ => self.step(Step::DestroyStray {
                     domain: domain.name.clone(),
@@ -531,7 +537,7 @@ impl Step {
             Self::DestroyStray { .. } | Self::Destroy(_) => 0,
             Self::BeginStop { .. } => 1,
             Self::Finish { .. } | Self::Close { .. } | Self::RemoveLeftover(_) => 2,
-            Self::Adopt(_) | Self::AdoptOrphan(_) | Self::Refresh(_) => 3,
+            Self::Adopt(_) | Self::AdoptOrphan { .. } | Self::Refresh(_) => 3,
             Self::Accept(_) | Self::Reject { .. } => 4,
             Self::Prepare(_) => 5,
             Self::Start(_) => 6,
@@ -566,7 +572,9 @@ impl fmt::Display for Step {
                 write!(f, "reject {}: {}", Placement::of(ticket), why.detail)
             }
             Self::Adopt(placement) => write!(f, "adopt {placement}"),
-            Self::AdoptOrphan(ticket) => write!(f, "adopt orphan {}", Placement::of(ticket)),
+            Self::AdoptOrphan { ticket, seat } => {
+                write!(f, "adopt orphan {} in seat {seat}", Placement::of(ticket))
+            }
             Self::Accept(ticket) => write!(f, "accept {}", Placement::of(ticket)),
             Self::Refresh(ticket) => write!(f, "refresh {}", Placement::of(ticket)),
             Self::Prepare(placement) => write!(f, "prepare {placement}"),

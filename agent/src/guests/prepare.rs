@@ -4,7 +4,7 @@
 //! Starts from an empty directory each time, so that what an earlier try left
 //! half-made is never used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use surplus_protocol::Digest;
 use surplus_protocol::lease::{Firmware, Ticket};
+use surplus_seat::Seat;
 
 use super::config::GuestsConfig;
 use super::consoles::Consoles;
 use super::directories::{Directories, DirectoryError};
 use super::disk::{DiskError, QemuImg};
-use super::domain_xml::{self, DomainSpec, Owner};
+use super::domain_xml::{self, DomainSpec};
 use super::image::{ImageError, ImageStore};
-use super::neighbours;
 use super::placement::Placement;
 use super::seed;
 use super::uplink::Uplink;
@@ -39,8 +39,7 @@ pub struct LocalWorkshop {
     emulation: bool,
     /// OVMF's empty variable store.
     ovmf_vars: Utf8PathBuf,
-    owner: Option<Owner>,
-    arp_table: Utf8PathBuf,
+    group: Option<u32>,
     qemu_log_dir: Utf8PathBuf,
 }
 
@@ -107,13 +106,17 @@ impl LocalWorkshop {
             bridge: config.bridge.clone(),
             emulation: config.emulation,
             ovmf_vars: config.ovmf_vars.clone(),
-            owner: config.owner,
-            arp_table: config.arp_table.clone(),
+            group: config.group,
             qemu_log_dir: config.qemu_log_dir.clone(),
         })
     }
 
-    async fn make(&self, ticket: &Ticket, progress: &Progress) -> Result<String, PrepareError> {
+    async fn make(
+        &self,
+        ticket: &Ticket,
+        seat: Seat,
+        progress: &Progress,
+    ) -> Result<String, PrepareError> {
         let guest = &ticket.guest;
         let placement = Placement::of(ticket);
         let count = |bytes| progress.bytes.store(bytes, Ordering::Relaxed);
@@ -153,13 +156,14 @@ impl LocalWorkshop {
         }
         let spec = DomainSpec {
             ticket,
+            seat,
             disk,
             seed,
             console: self.directories.console_log(placement),
             variables,
             bridge: &self.bridge,
             emulation: self.emulation,
-            owner: self.owner,
+            group: self.group,
         };
         spec.to_xml().map_err(|source| PrepareError::Make {
             what: "domain XML",
@@ -186,9 +190,10 @@ impl Workshop for LocalWorkshop {
     fn prepare<'a>(
         &'a self,
         ticket: &'a Ticket,
+        seat: Seat,
         progress: &'a Progress,
     ) -> BoxFuture<'a, Result<String, PrepareError>> {
-        Box::pin(self.make(ticket, progress))
+        Box::pin(self.make(ticket, seat, progress))
     }
 
     fn placements(&self) -> Vec<Placement> {
@@ -213,10 +218,6 @@ impl Workshop for LocalWorkshop {
     fn end_console(&self, placement: Placement) {
         let log = self.directories.console_log(placement);
         self.consoles.end(placement, &log);
-    }
-
-    fn addresses(&self) -> BTreeMap<String, Vec<String>> {
-        neighbours::addresses(&self.arp_table, &self.bridge)
     }
 }
 

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use surplus_protocol::ids::{BootId, HostId};
 use surplus_protocol::lease::{EndReason, EndReceipt, Ticket};
+use surplus_seat::Seat;
 
 use super::meter::Meter;
 use super::placement::Placement;
@@ -24,6 +25,8 @@ use super::placement::Placement;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub ticket: Ticket,
+    /// The guest's alone until nothing is left of it.
+    pub seat: Seat,
     pub stage: Stage,
     /// When the guest first ran.
     pub started_at: Option<Timestamp>,
@@ -66,9 +69,10 @@ impl Ending {
 }
 
 impl Record {
-    pub fn new(ticket: Ticket) -> Self {
+    pub fn new(ticket: Ticket, seat: Seat) -> Self {
         Self {
             ticket,
+            seat,
             stage: Stage::Accepted,
             started_at: None,
             meter: Meter::default(),

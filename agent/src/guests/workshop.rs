@@ -1,13 +1,14 @@
 //! What the engine needs of the place where guests are made: everything of a
 //! guest but its domain and what is remembered of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
 use futures_util::future::BoxFuture;
 use surplus_protocol::Digest;
 use surplus_protocol::lease::Ticket;
+use surplus_seat::Seat;
 
 use super::directories::DirectoryError;
 use super::placement::Placement;
@@ -20,6 +21,7 @@ pub trait Workshop: Send + Sync + fmt::Debug {
     fn prepare<'a>(
         &'a self,
         ticket: &'a Ticket,
+        seat: Seat,
         progress: &'a Progress,
     ) -> BoxFuture<'a, Result<String, PrepareError>>;
 
@@ -42,9 +44,6 @@ pub trait Workshop: Send + Sync + fmt::Debug {
     /// The guest is gone: what is left of its console is still handed over.
     /// Before [`Workshop::remove`].
     fn end_console(&self, placement: Placement);
-
-    /// Addresses that guests were given, by MAC address.
-    fn addresses(&self) -> BTreeMap<String, Vec<String>>;
 }
 
 /// How far a guest has come, for the lease's status.

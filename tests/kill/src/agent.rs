@@ -142,7 +142,6 @@ fn open(world: &Arc<World>, state: &Utf8Path, clock: &Arc<ToldClock>) -> Result<
         qemu_img: QemuImg::stand_in(state.with_file_name("qemu-img").as_str()),
         sample_interval: SAMPLE,
         record_interval: RECORD,
-        arp_table: "/dev/null".into(),
         qemu_log_dir: state.with_file_name("qemu-logs"),
         ..GuestsConfig::new(host(), boot(), state)
     };

@@ -18,6 +18,7 @@ use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::{
     EndReason, Firmware, GuestPhase, GuestSpec, ImageFormat, OnLostLink, Ticket,
 };
+use surplus_seat::Seat;
 use uuid::Uuid;
 
 use crate::agent::{boot, host};
@@ -93,7 +94,7 @@ const CHAPTERS: &[Chapter] = &[
     },
     Chapter {
         name: "a domain of the old epoch comes up late",
-        begins: |world| world.insert(&ticket(4, 1)),
+        begins: |world| world.insert(&ticket(4, 1), seat(900)),
         is_over: |world| !world.domains.contains_key(&placement(4, 1).domain_name()),
     },
     Chapter {
@@ -167,7 +168,7 @@ impl Story {
                 .with_context(|| format!("could not make {}", files.display()))?;
         }
         let orphan = ticket(ORPHAN, 1);
-        world.start(&orphan);
+        world.start(&orphan, seat(901));
         let truth = world.truth.entry(Placement::of(&orphan)).or_default();
         truth.is_orphan = true;
         (CHAPTERS[0].begins)(world);
@@ -258,6 +259,11 @@ fn tombstone(lease: u128, epoch: u64) -> Tombstone {
 fn at(millis: u64) -> Timestamp {
     let millis = i64::try_from(millis).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(BEGINNING * 1000 + millis).unwrap_or(Timestamp::MAX)
+}
+
+/// One that the agent does not come to by itself.
+fn seat(number: u16) -> Seat {
+    Seat::try_from(number).expect("a seat's number")
 }
 
 /// Good for a day.

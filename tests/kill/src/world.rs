@@ -11,6 +11,7 @@ use surplus_protocol::Digest;
 use surplus_protocol::agent::{ReceiptAck, Tombstone, UsageAck};
 use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::{EndReceipt, Ticket, UsageRecord};
+use surplus_seat::Seat;
 
 use crate::wire::{Orders, Report};
 
@@ -23,6 +24,7 @@ pub const BOOTED_BEFORE: u64 = 100_000;
 #[derive(Clone, Debug)]
 pub struct Domain {
     pub ticket: Ticket,
+    pub seat: Seat,
     pub metadata: String,
     pub made_at: u64,
 }
@@ -99,34 +101,40 @@ impl World {
 
     /// A domain is made, as its XML says. Whether it could be.
     pub fn create(&mut self, name: &str, xml: &str) -> bool {
-        let Ok(ticket) = domain_xml::ticket_of(xml) else {
-            self.breaks(format!("domain {name} is made without a ticket"));
+        let (Ok(ticket), Ok(seat)) = (domain_xml::ticket_of(xml), domain_xml::seat_of(xml)) else {
+            self.breaks(format!("domain {name} is made without a ticket or a seat"));
             return false;
         };
         self.judge_creation(name, &ticket);
         if self.domains.contains_key(name) {
             return false;
         }
-        self.start(&ticket);
+        if self.domains.values().any(|domain| domain.seat == seat) {
+            self.breaks(format!(
+                "domain {name} is made in seat {seat}, which is taken"
+            ));
+        }
+        self.start(&ticket, seat);
         true
     }
 
     /// The guest runs from now on.
-    pub fn start(&mut self, ticket: &Ticket) {
+    pub fn start(&mut self, ticket: &Ticket, seat: Seat) {
         let placement = Placement::of(ticket);
         let truth = self.truth.entry(placement).or_default();
         truth.made += 1;
         truth.made_at = self.now;
         truth.gone_at = None;
-        self.insert(ticket);
+        self.insert(ticket, seat);
     }
 
     /// The same, of something that counts for nothing.
-    pub fn insert(&mut self, ticket: &Ticket) {
-        let json = serde_json::to_vec(ticket).unwrap_or_default();
+    pub fn insert(&mut self, ticket: &Ticket, seat: Seat) {
+        let json = BASE64.encode(serde_json::to_vec(ticket).unwrap_or_default());
         let domain = Domain {
             ticket: ticket.clone(),
-            metadata: format!("<surplus:guest ticket='{}'/>", BASE64.encode(json)),
+            seat,
+            metadata: format!("<surplus:guest ticket='{json}' seat='{seat}'/>"),
             made_at: self.now,
         };
         let name = Placement::of(ticket).domain_name();

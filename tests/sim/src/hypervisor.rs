@@ -13,6 +13,7 @@ use surplus_agent::guests::hypervisor::{
 use surplus_agent::guests::{Placement, domain_xml};
 use surplus_journal::Memory;
 use surplus_protocol::lease::Ticket;
+use surplus_seat::Seat;
 use tokio::sync::broadcast;
 
 /// What a creation comes to.
@@ -37,6 +38,7 @@ pub enum Happening {
 #[derive(Debug)]
 struct Domain {
     ticket: Ticket,
+    seat: Seat,
     metadata: String,
 }
 
@@ -174,13 +176,21 @@ impl Hypervisor for SimHypervisor {
             }
             let metadata = metadata(&xml).ok_or_else(|| refused("no metadata"))?;
             let ticket = domain_xml::ticket_of(&metadata).map_err(|_| refused("no ticket"))?;
+            let seat = domain_xml::seat_of(&metadata).map_err(|_| refused("no seat"))?;
             if state.domains.contains_key(name) {
                 return Err(refused("there is such a domain already"));
+            }
+            if state.domains.values().any(|domain| domain.seat == seat) {
+                return Err(refused("there is such an interface already"));
             }
             state
                 .happenings
                 .push(Happening::Made(Box::new(ticket.clone())));
-            let domain = Domain { ticket, metadata };
+            let domain = Domain {
+                ticket,
+                seat,
+                metadata,
+            };
             state.domains.insert(name.to_owned(), domain);
             if mood == Mood::Complains {
                 return Err(refused("timed out"));

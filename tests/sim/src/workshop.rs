@@ -1,7 +1,7 @@
 //! A host's disk for guests' files, in memory: it lives with the host's boot,
 //! and what is made on it takes as long as the world says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
@@ -13,12 +13,14 @@ use surplus_agent::guests::workshop::{Progress, Workshop};
 use surplus_agent::guests::{Placement, UplinkError};
 use surplus_protocol::Digest;
 use surplus_protocol::lease::Ticket;
+use surplus_seat::Seat;
 use tokio::sync::oneshot;
 
 /// A guest that is being made.
 #[derive(Debug)]
 pub struct Job {
     ticket: Ticket,
+    seat: Seat,
     done: oneshot::Sender<Result<String, PrepareError>>,
 }
 
@@ -48,7 +50,7 @@ impl Job {
     /// more to hear it.
     pub fn finish(self, reachable: bool) {
         let result = if reachable {
-            xml(&self.ticket)
+            xml(&self.ticket, self.seat)
         } else {
             let source = UplinkError {
                 what: "no route to the marketplace".to_owned(),
@@ -64,19 +66,21 @@ impl Job {
     }
 }
 
-fn xml(ticket: &Ticket) -> Result<String, PrepareError> {
+fn xml(ticket: &Ticket, seat: Seat) -> Result<String, PrepareError> {
     let spec = DomainSpec {
         ticket,
+        seat,
         disk: DiskFile {
             path: "/disk".into(),
             format: DiskFormat::Qcow2,
+            backing: None,
         },
         seed: "/seed".into(),
         console: "/console".into(),
         variables: "/vars".into(),
         bridge: "surplus0",
         emulation: false,
-        owner: None,
+        group: None,
     };
     spec.to_xml().map_err(|source| PrepareError::Make {
         what: "domain XML",
@@ -88,6 +92,7 @@ impl Workshop for SimWorkshop {
     fn prepare<'a>(
         &'a self,
         ticket: &'a Ticket,
+        seat: Seat,
         _progress: &'a Progress,
     ) -> BoxFuture<'a, Result<String, PrepareError>> {
         Box::pin(async move {
@@ -96,7 +101,7 @@ impl Workshop for SimWorkshop {
                 let mut state = self.state();
                 state.files.insert(Placement::of(ticket));
                 let ticket = ticket.clone();
-                state.jobs.push(Job { ticket, done });
+                state.jobs.push(Job { ticket, seat, done });
             }
             match result.await {
                 Ok(result) => result,
@@ -119,8 +124,4 @@ impl Workshop for SimWorkshop {
     fn follow_console(&self, _placement: Placement) {}
 
     fn end_console(&self, _placement: Placement) {}
-
-    fn addresses(&self) -> BTreeMap<String, Vec<String>> {
-        BTreeMap::new()
-    }
 }

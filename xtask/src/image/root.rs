@@ -147,9 +147,12 @@ pub(crate) fn image(
     let level = std::env::var("SURPLUS_SQUASH_LEVEL").unwrap_or_else(|_| "19".into());
     let ours = build.workspace.join("systemd");
     let compose = build.workspace.join("image/mkosi/compose");
-    let key = Inputs::new("squash 1")
+    let told = seats();
+    let key = Inputs::new("squash 2")
         .text(base.key.as_str())
         .text(&level)
+        .text(&told[0].1)
+        .text(&told[1].1)
         .path(&ours)?
         .path(&compose)?
         .key();
@@ -163,7 +166,11 @@ pub(crate) fn image(
         || {
             stage.say("completing the tree with units and settings");
             let mut command = build.tools.root_command(&compose.to_string_lossy());
-            command.arg(&base.tree).arg(&ours).arg(&tree);
+            let seats = build.work.join("seats");
+            for (path, text) in &told {
+                write(&seats.join(path), text)?;
+            }
+            command.arg(&base.tree).arg(&ours).arg(&seats).arg(&tree);
             run::logged(&mut command, "compose", &build.work.join("compose.log"))?;
             stage.say("packing the tree (half a minute)");
             pack(build, &tree, &squash, &level)
@@ -199,6 +206,27 @@ pub(crate) fn image(
     let state = if ran { "made" } else { "unchanged" };
     stage.done(&format!("root {} {state}", &conf.hash[..16]));
     Ok(Root { key, path, conf })
+}
+
+/// What the packet filter and the guests' DHCP server are told: files of the
+/// image with their texts.
+fn seats() -> [(&'static str, String); 2] {
+    [
+        (
+            "usr/lib/surplus/seats.nft",
+            surplus_seat::render::packet_filter(),
+        ),
+        (
+            "usr/lib/systemd/network/10-surplus0.network.d/seats.conf",
+            surplus_seat::render::dhcp_leases(),
+        ),
+    ]
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let directory = path.parent().unwrap_or(path);
+    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Packs the tree as SquashFS; the larger the level, the smaller and slower.

@@ -33,6 +33,7 @@ pub(crate) fn programs() -> Result<()> {
         "surplus",
         "surplus-image",
         "surplus-netboot",
+        "surplus-attack",
     ] {
         cargo.args(["--package", package]);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use surplus_protocol::agent::Tombstone;
 use surplus_protocol::lease::{EndReceipt, Ticket};
+use surplus_seat::{SEATS, Seat};
 
 use super::{Done, Engine, Job, Task, chain};
 use crate::guests::directories::DirectoryError;
@@ -32,6 +33,8 @@ pub(super) enum StepError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
+    #[error("all {SEATS} seats of this host are taken")]
+    NoSeat,
 }
 
 impl Engine {
@@ -59,7 +62,7 @@ impl Engine {
             Step::Close { tombstone } => self.close(&tombstone)?,
             Step::Reject { ticket, why } => self.reject(&ticket, why)?,
             Step::Adopt(placement) => self.adopt(placement).await?,
-            Step::AdoptOrphan(ticket) => self.adopt_orphan(*ticket).await?,
+            Step::AdoptOrphan { ticket, seat } => self.adopt_orphan(*ticket, seat).await?,
             Step::Accept(ticket) => self.accept(*ticket)?,
             Step::Refresh(ticket) => self.refresh(*ticket)?,
             Step::Prepare(placement) => return Ok(self.prepare(placement)),
@@ -211,8 +214,10 @@ impl Engine {
     fn accept(&mut self, ticket: Ticket) -> Result<(), StepError> {
         let placement = Placement::of(&ticket);
         let entry = ledger_entry(&ticket);
-        let record = Record::new(ticket);
+        let seat = self.free_seat().ok_or(StepError::NoSeat)?;
+        let record = Record::new(ticket, seat);
         self.store.save(&record)?;
+        self.last_seat = Some(seat);
         self.records.insert(placement, record);
         self.note_epoch(placement, entry);
         Ok(())
@@ -231,7 +236,8 @@ impl Engine {
         let Some(record) = self.records.get(&placement) else {
             return Outcome::Unchanged;
         };
-        let (ticket, workshop) = (record.ticket.clone(), Arc::clone(&self.workshop));
+        let (ticket, seat) = (record.ticket.clone(), record.seat);
+        let workshop = Arc::clone(&self.workshop);
         let job = self.jobs.entry(placement).or_insert_with(|| Job {
             making: Making::Working,
             progress: Arc::default(),
@@ -244,7 +250,7 @@ impl Engine {
         job.progress = Arc::default();
         let (progress, done) = (Arc::clone(&job.progress), self.done.clone());
         job.task = Some(Task(tokio::spawn(async move {
-            let result = workshop.prepare(&ticket, &progress).await;
+            let result = workshop.prepare(&ticket, seat, &progress).await;
             // Nobody listens any more when the agent is going.
             let _ = done.send(Done { placement, result });
         })));
@@ -291,18 +297,24 @@ impl Engine {
         Ok(())
     }
 
-    async fn adopt_orphan(&mut self, ticket: Ticket) -> Result<(), StepError> {
+    async fn adopt_orphan(&mut self, ticket: Ticket, seat: Seat) -> Result<(), StepError> {
         let placement = Placement::of(&ticket);
         tracing::warn!(%placement, "a running guest's record was lost; it is made up from libvirt");
         // Also on a full disk: a guest without a record would never be ended.
-        let record = Record::new(ticket.clone());
+        let record = Record::new(ticket.clone(), seat);
+        let saved = self.store.save(&record);
         self.records.insert(placement, record);
         self.note_epoch(placement, ledger_entry(&ticket));
-        let accepted = self.accept(ticket);
         if let Err(error) = self.set_deadline(placement) {
             tracing::warn!(%placement, error = chain(&error), "the guard is not told; the next turn tries");
         }
         self.adopt(placement).await?;
-        accepted
+        Ok(saved?)
+    }
+
+    fn free_seat(&self) -> Option<Seat> {
+        Seat::free(self.last_seat, |seat| {
+            self.records.values().any(|record| record.seat == seat)
+        })
     }
 }

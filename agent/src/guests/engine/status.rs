@@ -12,11 +12,13 @@ use crate::guests::record::{Record, Stage};
 impl Engine {
     /// Everything that the marketplace shall hear.
     pub fn report(&self) -> GuestsReport {
-        let addresses = self.workshop.addresses();
         let leases = self.records.values().map(|record| {
             let placement = record.placement();
             let (phase, detail) = phase(record, self.jobs.get(&placement));
-            let addresses = addresses.get(&placement.mac()).cloned().unwrap_or_default();
+            let addresses = match phase {
+                GuestPhase::Running | GuestPhase::Stopping => vec![record.seat.ipv4().to_string()],
+                _ => Vec::new(),
+            };
             LeaseStatus {
                 lease: placement.lease,
                 epoch: placement.epoch,

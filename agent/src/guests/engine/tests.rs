@@ -731,3 +731,4 @@ async fn qemus_logs_go_with_the_guest_and_others_stay() {
 }
 
 mod deadlines;
+mod seats;

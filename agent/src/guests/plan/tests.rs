@@ -62,7 +62,7 @@ impl Script {
         let record = Record {
             stage,
             started_at: Some(at(1100)),
-            ..Record::new(ticket)
+            ..Record::new(ticket, Seat::try_from(1).unwrap())
         };
         self.records.insert(record.placement(), record);
         self
@@ -85,7 +85,7 @@ impl Script {
         use base64::Engine as _;
         let json = serde_json::to_vec(ticket).unwrap();
         let json = base64::engine::general_purpose::STANDARD.encode(json);
-        let metadata = format!("<guest ticket=\"{json}\"/>");
+        let metadata = format!("<guest ticket=\"{json}\" seat=\"7\"/>");
         let name = Placement::of(ticket).domain_name();
         let domain = ObservedDomain {
             name,
@@ -359,8 +359,8 @@ fn without_libvirt_nothing_is_judged() {
 fn a_guest_whose_record_is_lost_is_adopted_unless_a_later_epoch_was_here() {
     let ticket = test_ticket(1, 2);
     let orphan = || script(1200).domain(&ticket, DomainState::Running);
-    insta::assert_snapshot!(orphan().plan(), @"adopt orphan 1.2");
-    insta::assert_snapshot!(orphan().seen(&ticket).plan(), @"adopt orphan 1.2");
+    insta::assert_snapshot!(orphan().plan(), @"adopt orphan 1.2 in seat 7");
+    insta::assert_snapshot!(orphan().seen(&ticket).plan(), @"adopt orphan 1.2 in seat 7");
     let entry = LedgerEntry::until(3, at(9000));
     let mut overtaken = orphan();
     overtaken.ledger.insert(ticket.lease, entry);
@@ -509,7 +509,7 @@ fn a_stop_for_what_ended_here_is_answered_by_the_receipt_that_is_there() {
     let placement = Placement::of(&ticket);
     let receipt = || {
         let ending = Ending::new(EndReason::Ended, "over");
-        Record::new(ticket.clone()).receipt(ending, at(1500))
+        Record::new(ticket.clone(), Seat::try_from(1).unwrap()).receipt(ending, at(1500))
     };
     let stopped = || script(1600).seen(&ticket).tombstone(1, 1, EndReason::Ended);
     let (mut sent, mut kept) = (stopped(), stopped());

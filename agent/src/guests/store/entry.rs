@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use surplus_protocol::ids::LeaseId;
 use surplus_protocol::lease::{EndReceipt, Ticket, UsageRecord};
+use surplus_seat::Seat;
 
 use super::{KEPT_AT_MOST, Ledger, LedgerEntry, Loaded, ledger_entry};
 use crate::guests::meter::Counters;
@@ -21,7 +22,7 @@ use crate::guests::record::{Record, Stage};
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub(super) enum Entry {
     /// The ticket was taken, or its like that is good for longer.
-    Accepted { ticket: Box<Ticket> },
+    Accepted { ticket: Box<Ticket>, seat: Seat },
     /// The guest has come so far.
     Stage {
         placement: Placement,
@@ -56,7 +57,7 @@ impl Entry {
     /// Adds the fact to what is known.
     pub(super) fn apply(self, known: &mut Loaded) {
         match self {
-            Self::Accepted { ticket } => {
+            Self::Accepted { ticket, seat } => {
                 let placement = Placement::of(&ticket);
                 let seen = known.ledger.get(&ticket.lease);
                 let over = seen.is_some_and(|seen| seen.epoch >= ticket.epoch);
@@ -64,7 +65,7 @@ impl Entry {
                 match known.records.get_mut(&placement) {
                     Some(record) => record.ticket = *ticket,
                     None if over => {}
-                    None => drop(known.records.insert(placement, Record::new(*ticket))),
+                    None => drop(known.records.insert(placement, Record::new(*ticket, seat))),
                 }
             }
             Self::Stage {
@@ -142,10 +143,10 @@ pub(super) fn changes(before: Option<&Record>, record: &Record) -> Vec<Entry> {
     let placement = record.placement();
     let mut changes = Vec::new();
     if before.is_none_or(|before| before.ticket != record.ticket) {
-        let ticket = Box::new(record.ticket.clone());
-        changes.push(Entry::Accepted { ticket });
+        let (ticket, seat) = (Box::new(record.ticket.clone()), record.seat);
+        changes.push(Entry::Accepted { ticket, seat });
     }
-    let fresh = Record::new(record.ticket.clone());
+    let fresh = Record::new(record.ticket.clone(), record.seat);
     let before = before.unwrap_or(&fresh);
     if (&before.stage, before.started_at) != (&record.stage, record.started_at) {
         changes.push(Entry::Stage {

@@ -2,6 +2,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use surplus_journal::Memory;
 use surplus_protocol::lease::EndReason;
+use surplus_seat::Seat;
 
 use super::super::meter::Sample;
 use super::super::record::{Ending, Stage};
@@ -10,6 +11,10 @@ use super::*;
 
 fn open(disk: &Memory) -> Store {
     Store::open_on(Box::new(disk.clone()), [1; 16]).unwrap()
+}
+
+fn seat() -> Seat {
+    Seat::try_from(3).unwrap()
 }
 
 fn ending() -> Ending {
@@ -60,7 +65,7 @@ impl Model {
         if matches!(act, Act::Accept(_)) && !self.receipts.contains_key(&placement) {
             let seen = store.load().ledger.contains_key(&placement.lease);
             if !seen {
-                self.records.insert(placement, Record::new(ticket));
+                self.records.insert(placement, Record::new(ticket, seat()));
             }
         }
         if let Act::KeepReceipt(_) = act {
@@ -128,7 +133,7 @@ proptest! {
 fn a_lease_of_many_days_leaves_a_ledger_of_bounded_size() {
     let disk = Memory::new();
     let mut store = open(&disk);
-    let mut record = Record::new(test_ticket(1, 1));
+    let mut record = Record::new(test_ticket(1, 1), seat());
     record.ticket.guest.user_data = Some("x".repeat(50_000));
     for minute in 0..20_000_u64 {
         record.meter.sample(Sample {
@@ -158,7 +163,7 @@ fn an_entry_that_nobody_understands_is_reported_and_the_rest_is_kept() {
         .journal
         .append(br#"{"entry":"from the future"}"#)
         .unwrap();
-    store.save(&Record::new(test_ticket(1, 3))).unwrap();
+    store.save(&Record::new(test_ticket(1, 3), seat())).unwrap();
     let loaded = open(&disk).load();
     assert_eq!(loaded.records.len(), 1);
     assert_eq!(loaded.set_aside.len(), 1, "{:?}", loaded.set_aside);
@@ -172,8 +177,9 @@ fn an_ended_lease_does_not_rise_from_what_was_salvaged_behind_damage() {
     let ticket = test_ticket(1, 3);
     let accepted = || Entry::Accepted {
         ticket: Box::new(ticket.clone()),
+        seat: seat(),
     };
-    let mut record = Record::new(ticket.clone());
+    let mut record = Record::new(ticket.clone(), seat());
     let receipt = record.receipt(ending(), Timestamp::UNIX_EPOCH);
     let placement = Placement::of(&ticket);
     for entry in [
@@ -205,7 +211,7 @@ fn an_acknowledged_receipt_is_kept_and_can_be_called_back() {
     let mut store = open(&disk);
     let mut placements = Vec::new();
     for lease in 0..=u128::try_from(KEPT_AT_MOST).unwrap() {
-        let mut record = Record::new(test_ticket(lease + 1, 1));
+        let mut record = Record::new(test_ticket(lease + 1, 1), seat());
         store.save(&record).unwrap();
         let ended_at = Timestamp::from_second(i64::try_from(lease).unwrap()).unwrap();
         let receipt = record.receipt(ending(), ended_at);

@@ -1,6 +1,6 @@
 //! The real workshop on the host's directory, with points around it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use surplus_agent::guests::prepare::{LocalWorkshop, PrepareError};
 use surplus_agent::guests::workshop::{Progress, Workshop};
 use surplus_protocol::Digest;
 use surplus_protocol::lease::Ticket;
+use surplus_seat::Seat;
 
 use super::World;
 
@@ -54,6 +55,7 @@ impl Workshop for Counting {
     fn prepare<'a>(
         &'a self,
         ticket: &'a Ticket,
+        seat: Seat,
         progress: &'a Progress,
     ) -> BoxFuture<'a, Result<String, PrepareError>> {
         let failed = || PrepareError::Make {
@@ -65,7 +67,7 @@ impl Workshop for Counting {
             if !self.world.point(format!("prepare {placement}")) {
                 return Err(failed());
             }
-            let xml = self.inner.prepare(ticket, progress).await?;
+            let xml = self.inner.prepare(ticket, seat, progress).await?;
             if !self.world.point(format!("prepare {placement}, done")) {
                 return Err(failed());
             }
@@ -97,9 +99,5 @@ impl Workshop for Counting {
 
     fn end_console(&self, placement: Placement) {
         self.inner.end_console(placement);
-    }
-
-    fn addresses(&self) -> BTreeMap<String, Vec<String>> {
-        self.inner.addresses()
     }
 }

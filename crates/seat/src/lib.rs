@@ -1,0 +1,165 @@
+//! A guest's place on its host: a number, and every name that follows from it.
+//!
+//! Interface, MAC address, IPv4 address and user of a guest are functions of its
+//! seat alone. So the packet filter and the DHCP server know all of them before
+//! the first guest is there: both are written when the image is built, nothing
+//! is learned or changed while guests come and go, and an agent that is dead or
+//! starts anew changes nothing about who may send what.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+pub mod render;
+
+/// Seats on a host. A guest takes a whole vCPU at least, so that no server of
+/// today can fill them.
+pub const SEATS: u16 = 1000;
+
+/// The guests' bridge.
+pub const BRIDGE: &str = "surplus0";
+
+/// The host's own address on it, and the length of the network's prefix.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 121, 0, 1);
+pub const PREFIX: u8 = 16;
+
+/// Seats that share the third byte of their addresses.
+const ROW: u16 = 250;
+
+/// User ids are counted from here: beyond what Debian and systemd give away
+/// (<https://systemd.io/UIDS-GIDS/>).
+const FIRST_UID: u32 = 200_000;
+
+/// One seat, from 1 to [`SEATS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct Seat(u16);
+
+/// No host has a seat of this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSuchSeat(u16);
+
+impl Seat {
+    /// Every seat, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (1..=SEATS).map(Self)
+    }
+
+    /// The first free one after `last`, going round: a seat that was left is taken
+    /// again as late as can be, so that what the outside still sends to it has
+    /// died away.
+    pub fn free(last: Option<Self>, is_taken: impl Fn(Self) -> bool) -> Option<Self> {
+        let begin = last.map_or(0, |seat| seat.0);
+        let round = (begin..SEATS).chain(0..begin);
+        round.map(|index| Self(index + 1)).find(|it| !is_taken(*it))
+    }
+
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The guest's interface on the host.
+    pub fn interface(self) -> String {
+        format!("sg{}", self.0)
+    }
+
+    /// The guest's MAC address: locally administered, unicast.
+    pub fn mac(self) -> String {
+        self.mac_bytes().map(|byte| format!("{byte:02x}")).join(":")
+    }
+
+    /// See [`mac`](Self::mac).
+    pub fn mac_bytes(self) -> [u8; 6] {
+        let [high, low] = self.0.to_be_bytes();
+        [0x02, b'S', b'U', b'R', high, low]
+    }
+
+    /// The guest's address behind its host.
+    pub fn ipv4(self) -> Ipv4Addr {
+        let (row, column) = ((self.0 - 1) / ROW, (self.0 - 1) % ROW);
+        let network = u32::from(Ipv4Addr::new(10, 121, 0, 0));
+        Ipv4Addr::from(network + (u32::from(row) + 1) * 256 + u32::from(column) + 1)
+    }
+
+    /// The user that the guest's QEMU runs as.
+    pub fn uid(self) -> u32 {
+        FIRST_UID + u32::from(self.0)
+    }
+}
+
+impl TryFrom<u16> for Seat {
+    type Error = NoSuchSeat;
+
+    fn try_from(number: u16) -> Result<Self, NoSuchSeat> {
+        let exists = (1..=SEATS).contains(&number);
+        exists.then_some(Self(number)).ok_or(NoSuchSeat(number))
+    }
+}
+
+impl From<Seat> for u16 {
+    fn from(seat: Seat) -> Self {
+        seat.0
+    }
+}
+
+impl fmt::Display for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for NoSuchSeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is no seat: they are numbered from 1 to {SEATS}",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for NoSuchSeat {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_seats_share_a_name() {
+        let count = usize::from(SEATS);
+        let all = |name: fn(Seat) -> String| Seat::all().map(name).collect::<BTreeSet<_>>().len();
+        assert_eq!(all(Seat::interface), count);
+        assert_eq!(all(Seat::mac), count);
+        assert_eq!(all(|seat| seat.ipv4().to_string()), count);
+        assert_eq!(all(|seat| seat.uid().to_string()), count);
+        // What the kernel takes as an interface's name, and the network's bounds.
+        assert!(Seat::all().all(|seat| seat.interface().len() < 16));
+        let network = |address: Ipv4Addr| u32::from(address) >> (32 - u32::from(PREFIX));
+        assert!(Seat::all().all(|seat| network(seat.ipv4()) == network(HOST)));
+        assert!(Seat::all().all(|seat| seat.ipv4() != HOST));
+    }
+
+    #[test]
+    fn a_seat_that_was_left_is_taken_again_last() {
+        let seat = |number| Seat::try_from(number).unwrap();
+        assert_eq!(Seat::free(None, |_| false), Some(seat(1)));
+        assert_eq!(Seat::free(Some(seat(4)), |_| false), Some(seat(5)));
+        assert_eq!(Seat::free(Some(seat(4)), |it| it == seat(5)), Some(seat(6)));
+        assert_eq!(Seat::free(Some(seat(SEATS)), |_| false), Some(seat(1)));
+        assert_eq!(Seat::free(Some(seat(4)), |it| it != seat(4)), Some(seat(4)));
+        assert_eq!(Seat::free(Some(seat(4)), |_| true), None);
+    }
+
+    #[test]
+    fn a_seat_is_written_as_its_number_and_no_other_number_is_read() {
+        let seat = Seat::try_from(SEATS).unwrap();
+        assert_eq!(serde_json::to_string(&seat).unwrap(), "1000");
+        assert_eq!(serde_json::from_str::<Seat>("1000").unwrap(), seat);
+        for wrong in ["0", "1001", "-1", "\"1\""] {
+            assert!(serde_json::from_str::<Seat>(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `surplus-attack`: sends what a hostile guest would, or says what it hears.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, UdpSocket};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+use surplus_attack::packet::Wire;
+use surplus_attack::{Cast, all, flooded, mark};
+use surplus_seat::Seat;
+
+/// Ends whoever listens.
+const LAST: &str = "last";
+
+#[derive(Debug, Parser)]
+#[command(about)]
+enum Arguments {
+    /// Sends every attack, in order
+    Send(Send),
+    /// Prints the names of the attacks that it hears, until one is called `last`
+    #[command(subcommand)]
+    Hear(Hear),
+    /// Sends `last` on an interface
+    Last { interface: String },
+    /// Sends `last` to a UDP port of this computer
+    LastTo { port: u16 },
+}
+
+#[derive(Debug, clap::Args)]
+struct Send {
+    #[arg(long)]
+    interface: String,
+    #[arg(long, value_parser = seat)]
+    me: Seat,
+    #[arg(long, value_parser = seat)]
+    victim: Seat,
+    /// The host's MAC address on the guests' bridge
+    #[arg(long, value_parser = mac)]
+    host: [u8; 6],
+    #[arg(long)]
+    uplink: Ipv4Addr,
+    #[arg(long)]
+    management: Ipv4Addr,
+    /// What the host might flood for this empty seat, instead of attacks
+    #[arg(long, value_parser = seat)]
+    flood: Option<Seat>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Hear {
+    /// Raw frames
+    Frames {
+        interface: String,
+        /// Only those that this MAC address sent
+        #[arg(long, value_parser = mac)]
+        from: Option<[u8; 6]>,
+    },
+    /// Datagrams to a UDP port
+    Port { port: u16 },
+}
+
+fn seat(text: &str) -> Result<Seat, String> {
+    let number: u16 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    Seat::try_from(number).map_err(|error| error.to_string())
+}
+
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
+    let bytes = bytes.collect::<Result<Vec<_>, _>>().ok();
+    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| format!("{text} is no MAC address"))
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse() {
+        Arguments::Send(arguments) => send(&arguments),
+        Arguments::Hear(Hear::Frames { interface, from }) => {
+            let wire = Wire::tap(&interface)?;
+            println!("listening");
+            hear(|| {
+                let frame = wire.receive()?;
+                let is_last = mark::find(&frame) == Some(LAST);
+                let counts = is_last || from.is_none_or(|from| frame.get(6..12) == Some(&from));
+                Ok(if counts { frame } else { Vec::new() })
+            })
+        }
+        Arguments::Hear(Hear::Port { port }) => {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
+                .with_context(|| format!("could not listen to UDP port {port}"))?;
+            println!("listening");
+            hear(|| {
+                let mut datagram = vec![0; 2048];
+                let (length, _) = socket.recv_from(&mut datagram)?;
+                datagram.truncate(length);
+                Ok(datagram)
+            })
+        }
+        Arguments::Last { interface } => {
+            let wire = Wire::tap(&interface)?;
+            let mac = wire.mac().context("an interface without an address")?;
+            // A type that nobody takes up, to itself.
+            let mut frame = [mac, mac].concat();
+            frame.extend([0x88, 0xb5]);
+            frame.extend(mark::of(LAST));
+            frame.resize(60, 0);
+            Ok(wire.send(&frame)?)
+        }
+        Arguments::LastTo { port } => {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            socket.send_to(&mark::of(LAST), (Ipv4Addr::LOCALHOST, port))?;
+            Ok(())
+        }
+    }
+}
+
+fn send(arguments: &Send) -> Result<()> {
+    let cast = Cast {
+        me: arguments.me,
+        victim: arguments.victim,
+        host: arguments.host,
+        uplink: arguments.uplink,
+        management: arguments.management,
+    };
+    let attacks = match arguments.flood {
+        Some(empty) => flooded(&cast, empty),
+        None => all(&cast),
+    };
+    if attacks.is_empty() {
+        bail!("there is nothing to send");
+    }
+    let wire = Wire::tap(&arguments.interface)?;
+    for attack in attacks {
+        wire.send(&attack.frame)
+            .with_context(|| format!("could not send {}", attack.name))?;
+    }
+    Ok(())
+}
+
+/// Prints each name once.
+fn hear(mut next: impl FnMut() -> Result<Vec<u8>>) -> Result<()> {
+    let mut heard = BTreeSet::new();
+    loop {
+        let frame = next()?;
+        match mark::find(&frame) {
+            Some(LAST) => return Ok(()),
+            Some(name) if !heard.contains(name) => {
+                println!("{name}");
+                heard.insert(name.to_owned());
+            }
+            _ => {}
+        }
+    }
+}

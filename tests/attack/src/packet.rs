@@ -1,0 +1,59 @@
+//! Raw frames on an interface: everything that it sends and receives.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+
+/// More than any network carries.
+const LARGEST: usize = 1 << 16;
+
+/// An interface, beside its protocols.
+#[derive(Debug)]
+pub struct Wire {
+    socket: OwnedFd,
+    address: LinkAddr,
+}
+
+impl Wire {
+    /// Hears the interface from now on.
+    pub fn tap(interface: &str) -> Result<Self> {
+        let all = getifaddrs().context("could not list the interfaces")?;
+        let address = all
+            .filter(|it| it.interface_name == interface)
+            .find_map(|it| it.address?.as_link_addr().copied());
+        let address = address.with_context(|| format!("there is no interface {interface}"))?;
+        let socket = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::EthAll,
+        )
+        .context("could not open a packet socket: it takes CAP_NET_RAW")?;
+        bind(socket.as_raw_fd(), &address)
+            .with_context(|| format!("could not listen on {interface}"))?;
+        Ok(Self { socket, address })
+    }
+
+    /// The interface's own address.
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        self.address.addr()
+    }
+
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        send(self.socket.as_raw_fd(), frame, MsgFlags::empty())?;
+        Ok(())
+    }
+
+    /// The next frame, whichever way it goes.
+    pub fn receive(&self) -> io::Result<Vec<u8>> {
+        let mut frame = vec![0; LARGEST];
+        let length = recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty())?;
+        frame.truncate(length);
+        Ok(frame)
+    }
+}

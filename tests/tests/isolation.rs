@@ -1,0 +1,397 @@
+//! A hostile guest sends what it should not, in a network of the test's own under
+//! the appliance's packet filter; whoever should hear nothing of it listens. Then
+//! the same with one guard after another out, and each time something comes
+//! through.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use surplus_attack::{Attack, Cast, Kind};
+use surplus_seat::{BRIDGE, Seat};
+use surplus_tests::Lab;
+use surplus_tests::lab::run;
+use surplus_tests::network::guests::{GuestsNetwork, Setup};
+use surplus_tests::network::{Station, ipv4};
+
+/// What the host might listen to.
+const PORT: &str = "4242";
+
+type Names = BTreeSet<String>;
+
+/// Where a frame was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// By the tenant beside it.
+    Victim,
+    /// On the guests' bridge, by the host's own side of it.
+    Bridge,
+    /// By a program on the host.
+    Host,
+    /// Behind the host, on the site's network.
+    Outside,
+    /// By its sender, from the host.
+    Sender,
+}
+
+/// What was heard where.
+#[derive(Debug)]
+struct Heard(Vec<(Place, Names)>);
+
+impl Heard {
+    fn at(&self, place: Place) -> &Names {
+        let found = self.0.iter().find(|(at, _)| *at == place);
+        &found.expect("every place has ears").1
+    }
+}
+
+/// Somebody who listens, in a namespace.
+struct Ear<'a> {
+    station: &'a Station<'a>,
+    place: Place,
+    process: Child,
+    output: BufReader<std::process::ChildStdout>,
+    /// What tells it that it has heard everything.
+    last: Command,
+}
+
+fn program(lab: &Lab, words: &[&str]) -> Result<Command> {
+    let mut program = lab.program("surplus-attack")?;
+    program.args(words);
+    Ok(program)
+}
+
+impl<'a> Ear<'a> {
+    fn open(station: &'a Station<'a>, place: Place, hear: &[&str], last: &[&str]) -> Result<Self> {
+        let lab = station.lab();
+        let words: Vec<_> = ["hear"].iter().chain(hear).copied().collect();
+        let mut process = station
+            .enter(&program(lab, &words)?)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("could not start an ear")?;
+        let output = process.stdout.take().context("an ear without a mouth")?;
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        ensure!(line.trim() == "listening", "at {place:?}: {line:?}");
+        let last = program(lab, last)?;
+        Ok(Self {
+            station,
+            place,
+            process,
+            output,
+            last,
+        })
+    }
+
+    fn interface(station: &'a Station<'a>, place: Place, interface: &str) -> Result<Self> {
+        Self::open(station, place, &["frames", interface], &["last", interface])
+    }
+
+    /// Everything that it heard.
+    fn close(mut self) -> Result<(Place, Names)> {
+        run(&mut self.station.enter(&self.last))?;
+        let mut said = String::new();
+        self.output.read_to_string(&mut said)?;
+        let status = self.process.wait()?;
+        ensure!(status.success(), "the ear at {:?}: {status}", self.place);
+        Ok((self.place, said.lines().map(str::to_owned).collect()))
+    }
+}
+
+fn seat(number: u16) -> Seat {
+    Seat::try_from(number).expect("a seat's number")
+}
+
+/// Who sends, who suffers, and who is not there.
+const ME: u16 = 1;
+const VICTIM: u16 = 2;
+const EMPTY: u16 = 3;
+
+fn cast() -> Cast {
+    Cast {
+        me: seat(ME),
+        victim: seat(VICTIM),
+        // As set below.
+        host: [0x02, 0, 0, 0, 0, 0x01],
+        uplink: ipv4(1),
+        management: Ipv4Addr::from(ipv4(2)),
+    }
+}
+
+/// Sends everything, from the guest and from the host, and says what was heard.
+fn attack(lab: &Lab, setup: &Setup) -> Result<Heard> {
+    let cast = cast();
+    let network = GuestsNetwork::new(lab, setup, &[cast.me, cast.victim])?;
+    let (host, me) = (network.host(), network.guest_in(cast.me)?);
+    let mac = cast.host.map(|byte| format!("{byte:02x}")).join(":");
+    let mut ip = host.tool("ip");
+    run(ip.args(["link", "set", BRIDGE, "address", &mac]))?;
+
+    let from_host = ["frames", "eth0", "--from", &mac];
+    let ears = [
+        Ear::interface(network.guest_in(cast.victim)?, Place::Victim, "eth0")?,
+        Ear::interface(host, Place::Bridge, BRIDGE)?,
+        Ear::interface(network.outside(), Place::Outside, "eth0")?,
+        Ear::open(host, Place::Host, &["port", PORT], &["last-to", PORT])?,
+        Ear::open(me, Place::Sender, &from_host, &["last", "eth0"])?,
+    ];
+    let (me_seat, victim, empty) = (ME.to_string(), VICTIM.to_string(), EMPTY.to_string());
+    let (uplink, management) = (cast.uplink.to_string(), cast.management.to_string());
+    let common = [
+        "send",
+        "--me",
+        &me_seat,
+        "--victim",
+        &victim,
+        "--host",
+        &mac,
+        "--uplink",
+        &uplink,
+        "--management",
+        &management,
+    ];
+    let mut send = program(lab, &common)?;
+    run(&mut me.enter(send.args(["--interface", "eth0"])))?;
+    let mut flood = program(lab, &common)?;
+    flood.args(["--interface", BRIDGE, "--flood", &empty]);
+    run(&mut host.enter(&flood))?;
+    let heard = ears.into_iter().map(|ear| {
+        let (place, mut names) = ear.close()?;
+        // Its own, in the host's name.
+        names.retain(|name| place != Place::Sender || name != "mac-of-the-host");
+        Ok((place, names))
+    });
+    Ok(Heard(heard.collect::<Result<_>>()?))
+}
+
+/// The names of the attacks of a kind.
+fn names(kind: Kind) -> Names {
+    let of_kind = |attack: &Attack| attack.kind == kind;
+    let all = surplus_attack::all(&cast()).into_iter().filter(of_kind);
+    all.map(|attack| attack.name.to_owned()).collect()
+}
+
+#[test]
+fn nothing_that_a_hostile_guest_sends_reaches_anybody() -> Result<()> {
+    surplus_tests::test("isolation", |lab| {
+        let heard = attack(lab, &Setup::of_the_image(lab)?)?;
+        let none = Names::new();
+        for place in [Place::Victim, Place::Host, Place::Sender] {
+            ensure!(
+                *heard.at(place) == none,
+                "{place:?} heard {:?}",
+                heard.at(place)
+            );
+        }
+        let forged: Names = names(Kind::Forged);
+        let came: Vec<_> = heard.at(Place::Bridge).intersection(&forged).collect();
+        ensure!(came.is_empty(), "forged, and on the bridge: {came:?}");
+        // What a guest may do works: or else silence would prove nothing.
+        let outside = Names::from(["to-the-world".into(), "to-the-sites-name-server".into()]);
+        ensure!(
+            *heard.at(Place::Outside) == outside,
+            "outside: {:?}",
+            heard.at(Place::Outside)
+        );
+        for allowed in names(Kind::Allowed) {
+            ensure!(
+                heard.at(Place::Bridge).contains(&allowed),
+                "{allowed} did not pass"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// A guard, what of the filter is to be replaced by what to take it out, and what then comes where.
+struct Guard {
+    what: &'static str,
+    out: &'static [(&'static str, &'static str)],
+    comes: &'static [&'static str],
+    to: Place,
+}
+
+const GUARDS: &[Guard] = &[
+    Guard {
+        what: "the sender's MAC address",
+        out: &[("\t\tiifname . ether saddr != @seats drop\n", "")],
+        comes: &["mac-of-another-guest", "mac-of-nobody"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "ARP and IPv4 alone, untagged",
+        out: &[("goto speak_ip }\n\t\tdrop\n", "goto speak_ip }\n")],
+        comes: &[
+            "vlan",
+            "vlan-in-vlan",
+            "stp",
+            "pvst",
+            "router-advertisement",
+            "dhcpv6-answer",
+            "ipv6-to-the-host",
+            "no-such-protocol",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "ARP for Ethernet",
+        out: &[("\t\tarp htype != 1 drop\n", "")],
+        comes: &["arp-of-another-hardware"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "ARP for IPv4",
+        out: &[("\t\tarp ptype != ip drop\n", "")],
+        comes: &["arp-of-another-protocol"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "ARP's questions and answers alone",
+        out: &[("\t\tarp operation != { request, reply } drop\n", "")],
+        comes: &["arp-reverse-request", "arp-inverse-request"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "ARP with the sender's MAC address",
+        out: &[("\t\tiifname . arp saddr ether != @seats drop\n", "")],
+        comes: &["arp-reply-with-another-mac"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "ARP with the sender's IPv4 address",
+        out: &[(
+            "\t\tiifname . arp saddr ip @addresses accept\n",
+            "\t\taccept\n",
+        )],
+        comes: &[
+            "arp-reply-as-another-guest",
+            "arp-announcement-as-another-guest",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "ARP's question for the own address alone",
+        out: &[(
+            " arp operation request iifname . arp daddr ip @addresses accept",
+            " accept",
+        )],
+        comes: &["arp-probe-for-another-guest", "arp-reply-as-nobody"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "the sender's IPv4 address",
+        out: &[("\t\tiifname . ip saddr @addresses accept\n", "\t\taccept\n")],
+        comes: &[
+            "ipv4-of-another-guest",
+            "fragment-of-another-guest",
+            "dhcp-offer-as-the-host",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "DHCP for the own address alone",
+        out: &[(
+            "\t\tudp dport 67 iifname . @th,288,48 != @clients drop\n",
+            "",
+        )],
+        comes: &[
+            "dhcp-request-as-another-guest",
+            "dhcp-renewal-as-another-guest",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "what is for the host comes whole",
+        out: &[(
+            " ip frag-off & 0x3fff != 0 drop",
+            " ip frag-off & 0x3fff == 0x3fff drop",
+        )],
+        comes: &["pieces"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "what the bridge floods is for whom it is for",
+        out: &[("\t\toifname \"sg*\" goto hear\n", "")],
+        comes: &[
+            "flooded-unicast",
+            "flooded-arp-request",
+            "flooded-router-advertisement",
+        ],
+        to: Place::Victim,
+    },
+    Guard {
+        what: "no guest reaches the host, nor does the host answer",
+        out: &[
+            ("\t\tiifname \"surplus0\" drop\n", ""),
+            ("\t\toifname != \"surplus0\" accept\n", "\t\taccept\n"),
+        ],
+        comes: &["ping-to-the-host"],
+        to: Place::Sender,
+    },
+    Guard {
+        what: "no guest reaches the site's networks",
+        out: &[("\t\tiifname \"surplus0\" ip daddr @near drop\n", "")],
+        comes: &["to-the-management-network", "to-a-metadata-service"],
+        to: Place::Outside,
+    },
+];
+
+#[test]
+fn without_any_one_guard_something_comes_through() -> Result<()> {
+    surplus_tests::test("guards", |lab| {
+        for guard in GUARDS {
+            let mut setup = Setup::of_the_image(lab)?;
+            for (old, new) in guard.out {
+                setup = setup.with(old, new)?;
+            }
+            let heard = attack(lab, &setup)?;
+            for name in guard.comes {
+                let came = heard.at(guard.to).contains(*name);
+                ensure!(
+                    came,
+                    "without {}, {name} comes to {:?} no more than with it: {heard:?}",
+                    guard.what,
+                    guard.to
+                );
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Between guests stand three guards; any one is enough for most frames, and
+/// without all of them everything passes.
+#[test]
+fn guests_hear_each_other_only_without_isolation_filter_and_flood_guard() -> Result<()> {
+    surplus_tests::test("guests", |lab| {
+        let image = Setup::of_the_image(lab)?;
+        let forward = "hook forward priority filter; policy drop;\n\t}\n}\n\n# Every seat";
+        let open = image
+            .clone()
+            .with(forward, &forward.replace("drop", "accept"))?;
+        let open = open.with("\t\toifname \"sg*\" goto hear\n", "")?;
+        let bare = Setup {
+            isolated: false,
+            ..open.clone()
+        };
+        let heard = attack(lab, &bare)?;
+        ensure!(heard.at(Place::Victim).contains("to-a-guest"), "{heard:?}");
+        for setup in [
+            open,
+            Setup {
+                isolated: false,
+                ..image
+            },
+        ] {
+            let heard = attack(lab, &setup)?;
+            let tried = names(Kind::Trespass);
+            let came: Vec<_> = heard.at(Place::Victim).intersection(&tried).collect();
+            ensure!(came.is_empty(), "the victim heard {came:?}");
+        }
+        Ok(())
+    })
+}
