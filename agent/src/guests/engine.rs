@@ -340,6 +340,7 @@ impl Engine {
     /// Looks at what the running guests used, when it is time to.
     async fn sample_all(&mut self, domains: Option<&[ObservedDomain]>) {
         let (Some(domains), now) = (domains, self.clock.boot_millis()) else {
+            self.look_at_processes();
             return;
         };
         let interval = millis(self.config.sample_interval);
@@ -362,6 +363,26 @@ impl Engine {
                 self.sample(placement, domain.state == DomainState::Running, true)
                     .await;
             }
+        }
+    }
+
+    /// Where libvirt cannot be asked: a guest that ran, and whose process is still
+    /// there, runs on.
+    fn look_at_processes(&mut self) {
+        let placements: Vec<_> = self.records.keys().copied().collect();
+        for placement in placements {
+            self.config.pulse.beat();
+            self.look_at_process(placement);
+        }
+    }
+
+    fn look_at_process(&mut self, placement: Placement) {
+        let Some(record) = self.records.get_mut(&placement) else {
+            return;
+        };
+        let name = placement.domain_name();
+        if record.meter.is_running() && self.hypervisor.has_process(&name) == Some(true) {
+            record.meter.tick(self.clock.boot_millis(), true);
         }
     }
 

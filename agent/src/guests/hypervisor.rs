@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use futures_util::future::BoxFuture;
+use surplus_guard::guests::Processes;
 use surplus_libvirt::{Kind, Libvirt, State};
 use tokio::sync::broadcast;
 
@@ -36,6 +37,12 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
 
     /// Ends the domain now. A domain that is gone is success.
     fn destroy<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), HypervisorError>>;
+
+    /// Whether the domain has a process, seen without the hypervisor's help, so
+    /// also where it cannot be asked; `None`: nobody knows.
+    fn has_process(&self, _name: &str) -> Option<bool> {
+        None
+    }
 
     /// Hints that something changed.
     fn hints(&self) -> broadcast::Receiver<Hint>;
@@ -206,6 +213,11 @@ impl Hypervisor for LibvirtHypervisor {
 
     fn destroy<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), HypervisorError>> {
         Box::pin(async move { unless_gone(self.libvirt.destroy(name).await) })
+    }
+
+    fn has_process(&self, name: &str) -> Option<bool> {
+        let found = Processes::default().of(name).ok()?;
+        Some(!found.is_empty())
     }
 
     fn hints(&self) -> broadcast::Receiver<Hint> {

@@ -105,6 +105,8 @@ impl Engine {
         why: Ending,
         kill_at: Timestamp,
     ) -> Result<(), StepError> {
+        // It may be gone before the next look.
+        self.look_at_process(placement);
         self.amend_at_any_rate(placement, |record| {
             record.stage = Stage::Stopping { why, kill_at }
         });

@@ -634,6 +634,23 @@ async fn time_that_nobody_saw_is_not_billed_while_libvirt_is_away() {
     assert_eq!(rig.receipt().usage.running_millis, 70_000);
 }
 
+/// libvirt is gone for minutes, and the guest goes before it is back.
+#[tokio::test]
+async fn a_guest_whose_process_is_there_is_billed_while_libvirt_is_away() {
+    let mut rig = Rig::new();
+    let ticket = ticket(1, 1);
+    rig.desire(std::slice::from_ref(&ticket));
+    rig.settle().await;
+    rig.pass(7).await;
+    rig.hypervisor.state().unreachable = true;
+    rig.pass(300).await;
+    rig.hypervisor.state().domains.clear();
+    rig.pass(100).await;
+    rig.hypervisor.state().unreachable = false;
+    rig.settle().await;
+    assert_eq!(rig.receipt().usage.running_millis, 307_000);
+}
+
 #[tokio::test]
 async fn the_agents_death_costs_one_look_at_most() {
     let mut rig = Rig::new();

@@ -171,6 +171,10 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    fn has_process(&self, name: &str) -> Option<bool> {
+        Some(self.state().domains.contains_key(name))
+    }
+
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.hints.subscribe()
     }
