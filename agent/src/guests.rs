@@ -24,6 +24,7 @@ pub mod directories;
 pub mod disk;
 pub mod domain_xml;
 pub mod engine;
+pub mod forwards;
 pub mod hypervisor;
 pub mod image;
 pub mod meter;
@@ -288,6 +289,7 @@ fn test_ticket(lease: u128, epoch: u64) -> surplus_protocol::lease::Ticket {
             ssh_keys: vec!["ssh-ed25519 AAAA alice".into()],
             user_data: None,
             on_lost_link: OnLostLink::Keep,
+            ports: Vec::new(),
         },
     }
 }

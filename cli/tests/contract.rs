@@ -14,7 +14,7 @@ const HOST: &str = "1093a2b4-1122-7000-8000-000000000001";
 
 fn lease(state: &str, phase: Option<&str>) -> Value {
     json!({
-        "id": LEASE, "name": "hello", "state": state, "epoch": 1, "former": [], "host": HOST, "site": "leipzig",
+        "id": LEASE, "name": "hello", "state": state, "epoch": 1, "former": [], "forwards": [], "host": HOST, "site": "leipzig",
         "resources": { "vcpus": 1, "memory_bytes": 536870912, "disk_bytes": 1000000000 },
         "image": format!("sha256:{}", "ab".repeat(32)), "on_lost_link": { "clause": "keep" },
         "phase": phase, "detail": "", "addresses": [], "unreachable": false, "end_reason": null,
@@ -67,8 +67,8 @@ fn people_get_a_table() {
     )]);
     let run = market.run(&["leases"]);
     insta::assert_snapshot!(run.stdout, @r"
-    ID        NAME   STATE            VCPUS   MEMORY       DISK  HOST      ADDRESSES  ENDS                  PRICE
-    2093a2b4  hello  active, running      1  512 MiB  953.7 MiB  1093a2b4             2020-05-01 13:00  0.046 EUR
+    ID        NAME   STATE            VCPUS   MEMORY       DISK  HOST      REACHED AT  ENDS                  PRICE
+    2093a2b4  hello  active, running      1  512 MiB  953.7 MiB  1093a2b4              2020-05-01 13:00  0.046 EUR
     ");
 }
 

@@ -13,7 +13,10 @@ mod kernel;
 mod writer;
 
 use std::fs;
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
@@ -81,6 +84,23 @@ pub fn ensure_built(root: &Path, tools: &Tools, progress: &dyn Fn(&str)) -> Resu
         .arg(&qcow2))?;
     fs::write(&stamp_file, stamp)?;
     Ok(directory)
+}
+
+/// What the guest's TCP service says at a port of this computer, as soon as it
+/// does; nothing where it says nothing in time.
+pub fn answer(port: u16, within: Duration) -> Result<String> {
+    let deadline = Instant::now() + crate::patience(within);
+    loop {
+        let mut text = String::new();
+        let read = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.read_to_string(&mut text)
+        });
+        if read.is_ok() && !text.is_empty() || Instant::now() >= deadline {
+            return Ok(text);
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
 }
 
 /// What the images are made from, as a hash.

@@ -1,16 +1,16 @@
 //! The small guest, by itself: what the lease tests rely on.
 
 use std::fs;
-use std::io::Read as _;
-use std::net::TcpStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use surplus_tests::guest::answer;
 use surplus_tests::marketplace::free_port;
 use surplus_tests::{Disk, DiskBus, Firmware, Lab, Medium, Nic};
 
 const BOOT: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(30);
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBx2dGVzdGtleXRlc3RrZXl0ZXN0a2V5 buyer@example";
 
@@ -67,7 +67,7 @@ fn a_guest_says_what_reached_it_and_obeys_the_power_button() -> Result<()> {
         guest.wait_for("guest: ssh-key: ssh-ed25519 AAAAC3Nza", BOOT)?;
         guest.wait_for("guest: address=10.0.2.15", BOOT)?;
         guest.wait_for("guest: ready", BOOT)?;
-        ensure!(answer(port)?.contains("guest: hello over TCP"));
+        ensure!(answer(port, SOON)?.contains("guest: hello over TCP"));
         guest.press_power()?;
         guest.wait_for("guest: power button", BOOT)?;
         guest.wait_for_power_off(BOOT)
@@ -100,20 +100,4 @@ fn a_guest_boots_by_uefi_and_needs_no_network_and_no_seed_on_virtio() -> Result<
         ensure!(seen, "the seed on a CD was not found");
         Ok(())
     })
-}
-
-/// What the guest's TCP service says, as soon as it does.
-fn answer(port: u16) -> Result<String> {
-    let deadline = Instant::now() + surplus_tests::patience(Duration::from_secs(30));
-    loop {
-        let mut text = String::new();
-        let read = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.read_to_string(&mut text)
-        });
-        if read.is_ok() && !text.is_empty() || Instant::now() >= deadline {
-            return Ok(text);
-        }
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
 }

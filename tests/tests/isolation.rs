@@ -16,8 +16,9 @@ use surplus_tests::lab::run;
 use surplus_tests::network::guests::{GuestsNetwork, Setup};
 use surplus_tests::network::{Station, ipv4};
 
-/// What the host might listen to.
+/// What the host might listen to, and who is there.
 const PORT: &str = "4242";
+const AT_PORT: &str = "127.0.0.1:4242";
 
 type Names = BTreeSet<String>;
 
@@ -136,7 +137,7 @@ fn attack(lab: &Lab, setup: &Setup) -> Result<Heard> {
         Ear::interface(network.guest_in(cast.victim)?, Place::Victim, "eth0")?,
         Ear::interface(host, Place::Bridge, BRIDGE)?,
         Ear::interface(network.outside(), Place::Outside, "eth0")?,
-        Ear::open(host, Place::Host, &["port", PORT], &["last-to", PORT])?,
+        Ear::open(host, Place::Host, &["port", PORT], &["tell", AT_PORT])?,
         Ear::open(me, Place::Sender, &from_host, &["last", "eth0"])?,
     ];
     let (me_seat, victim, empty) = (ME.to_string(), VICTIM.to_string(), EMPTY.to_string());
@@ -392,6 +393,54 @@ fn guests_hear_each_other_only_without_isolation_filter_and_flood_guard() -> Res
             let came: Vec<_> = heard.at(Place::Victim).intersection(&tried).collect();
             ensure!(came.is_empty(), "the victim heard {came:?}");
         }
+        Ok(())
+    })
+}
+
+/// From the site's network to a port of the host, as the agent hands it on.
+#[test]
+fn a_forwarded_port_leads_to_its_guest_and_no_other_port_to_anybody() -> Result<()> {
+    surplus_tests::test("forwards", |lab| {
+        let cast = cast();
+        let setup = Setup::of_the_image(lab)?;
+        let network = GuestsNetwork::new(lab, &setup, &[cast.me, cast.victim])?;
+        let (host, me) = (network.host(), network.guest_in(cast.me)?);
+        let mine = cast
+            .me
+            .host_ports()
+            .next()
+            .context("a seat without ports")?;
+        let theirs = cast
+            .victim
+            .host_ports()
+            .next()
+            .context("a seat without ports")?;
+        let element = format!(
+            "add element inet surplus_forwards forwards {{ udp . {mine} : {} . {PORT} }}",
+            cast.me.ipv4()
+        );
+        run(host.tool("nft").arg(&element))?;
+        let ears = [
+            Ear::open(me, Place::Sender, &["port", PORT], &["tell", AT_PORT])?,
+            Ear::interface(network.guest_in(cast.victim)?, Place::Victim, "eth0")?,
+            Ear::open(host, Place::Host, &["port", PORT], &["tell", AT_PORT])?,
+        ];
+        let tell = |port: u16, name: &str| -> Result<()> {
+            let to = format!("{}:{port}", cast.uplink);
+            let tell = program(lab, &["tell", &to, name])?;
+            run(&mut network.outside().enter(&tell)).map(drop)
+        };
+        tell(theirs, "to-a-port-of-nobody")?;
+        tell(PORT.parse()?, "to-the-host-itself")?;
+        tell(mine, "to-the-guest")?;
+        let heard = ears.into_iter().map(Ear::close).collect::<Result<_>>()?;
+        let heard = Heard(heard);
+        ensure!(
+            *heard.at(Place::Sender) == Names::from(["to-the-guest".into()]),
+            "{heard:?}"
+        );
+        ensure!(heard.at(Place::Victim).is_empty(), "{heard:?}");
+        ensure!(heard.at(Place::Host).is_empty(), "{heard:?}");
         Ok(())
     })
 }

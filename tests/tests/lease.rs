@@ -5,16 +5,20 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::{EndReason, LeaseState};
+use surplus_tests::guest::answer;
+use surplus_tests::marketplace::free_port;
 use surplus_tests::rental::{bill_is_right, guest_is_gone, qemu};
-use surplus_tests::{Client, Lab, Machine, Marketplace, Medium};
+use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, Nic};
 
 const BOOT: Duration = Duration::from_secs(120);
 /// The guest runs under emulated KVM where there is no other.
 const GUEST: Duration = Duration::from_secs(240);
 const SOON: Duration = Duration::from_secs(60);
+/// Of the host's ports, the one that the first guest's first is reached by.
+const FIRST_PORT: u16 = 16_384;
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG5vYm9keS1oYXMtdGhpcy1wcml2YXRlLWtleSE buyer";
@@ -58,6 +62,8 @@ impl Order {
             &self.key,
             "--user-data",
             &self.user_data,
+            "--port",
+            "7",
             "--wait",
             "--timeout",
             "5m",
@@ -77,10 +83,14 @@ fn a_lease_runs_from_rent_to_bill_through_a_killed_agent_and_a_pulled_cable() ->
         let marketplace = Marketplace::start(lab)?;
         let operator = marketplace.operator()?;
         let iso = marketplace.joining_iso("host")?;
+        let outside = free_port()?;
         let mut machine = lab
             .machine("host")
             .medium(Medium::Cd, iso)
             .memory_mib(2048)
+            .nic(Nic::User {
+                forwards: vec![(outside, FIRST_PORT)],
+            })
             .shell()
             .start()?;
         let buyer = marketplace.buyer("buyer")?;
@@ -106,12 +116,16 @@ fn a_lease_runs_from_rent_to_bill_through_a_killed_agent_and_a_pulled_cable() ->
             ],
         )?;
 
+        the_guest_is_reached(&lease, outside)?;
         the_agent_is_killed(&mut machine, &buyer)?;
+        the_guest_is_reached(&lease, outside)?;
 
         let ended: Lease = buyer.ask(&["end", "web", "--wait", "--timeout", "2m"])?;
         ensure!(ended.end_reason == Some(EndReason::Ended), "{ended:?}");
         guest_is_gone(&mut machine)?;
         bill_is_right(&buyer, &ended)?;
+        let answer = answer(outside, Duration::ZERO)?;
+        ensure!(answer.is_empty(), "after its end the guest says {answer:?}");
 
         the_lease_ends_offline(&mut machine, &buyer, &order)?;
         let hosts: Vec<Host> = operator.ask(&["hosts"])?;
@@ -121,6 +135,20 @@ fn a_lease_runs_from_rent_to_bill_through_a_killed_agent_and_a_pulled_cable() ->
         );
         Ok(())
     })
+}
+
+/// From outside, at the port that the lease names.
+fn the_guest_is_reached(lease: &Lease, outside: u16) -> Result<()> {
+    let [forward] = lease.forwards[..] else {
+        bail!("the lease's ports are {:?}", lease.forwards);
+    };
+    ensure!(forward.host_port == FIRST_PORT, "{forward:?}");
+    let answer = answer(outside, SOON)?;
+    ensure!(
+        answer.contains("guest: hello over TCP"),
+        "the guest says {answer:?}"
+    );
+    Ok(())
 }
 
 fn too_large_is_refused(buyer: &Client) -> Result<()> {

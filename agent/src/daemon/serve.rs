@@ -17,6 +17,7 @@ use super::registration::Registration;
 use super::{DaemonError, World, shutdown};
 use crate::capacity::Reserve;
 use crate::clock::{MarketplaceTime, since_boot};
+use crate::guests::forwards::PacketFilter;
 use crate::guests::{Guests, GuestsConfig, probe};
 use crate::hub::in_one_line;
 use crate::survey::Surveyor;
@@ -163,6 +164,7 @@ fn guests_config(world: &World, host: HostId, boot: BootId, emulation: bool) -> 
         deadlines_dir: runtime_directory(world).join("deadlines"),
         pulse: world.pulse.clone(),
         group: guests_group(),
+        forwards: Arc::new(PacketFilter::default()),
         ..GuestsConfig::new(host, boot, &world.settings.state_directory)
     }
 }

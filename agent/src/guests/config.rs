@@ -1,11 +1,13 @@
 //! What the guests of a host depend on, fixed at the start.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use surplus_protocol::ids::{BootId, HostId};
 
 use super::disk::QemuImg;
+use super::forwards::{Forwards, Nowhere};
 use super::prepare;
 use crate::system::notify::Pulse;
 
@@ -31,6 +33,8 @@ pub struct GuestsConfig {
     pub record_interval: Duration,
     /// The most that cached images may take, in bytes.
     pub image_cache_bytes: Option<u64>,
+    /// Hands on what comes to the host's ports.
+    pub forwards: Arc<dyn Forwards>,
     /// The group that QEMU runs as, under each guest's own user; libvirt's
     /// default for both where `None`.
     pub group: Option<u32>,
@@ -58,6 +62,7 @@ impl GuestsConfig {
             sample_interval: Duration::from_secs(60),
             record_interval: Duration::from_secs(300),
             image_cache_bytes: None,
+            forwards: Arc::new(Nowhere),
             group: None,
             qemu_img: QemuImg::default(),
             ovmf_vars: prepare::default_ovmf_vars(),

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use super::clock::Clock;
 use super::config::GuestsConfig;
 use super::deadlines::Deadlines;
+use super::forwards::{self, PortMap};
 use super::hypervisor::{DomainState, Hypervisor, ObservedDomain};
 use super::meter::Sample;
 use super::placement::Placement;
@@ -55,6 +56,8 @@ pub struct Engine {
     kept: BTreeMap<Placement, EndReceipt>,
     /// The seat that was taken last.
     last_seat: Option<Seat>,
+    /// The ports that are handed on, once that was said.
+    forwarded: Option<PortMap>,
     ledger: Ledger,
     jobs: BTreeMap<Placement, Job>,
     done: mpsc::UnboundedSender<Done>,
@@ -123,6 +126,7 @@ impl Engine {
             store,
             desired: Desired::default(),
             sellable: None,
+            forwarded: None,
             last_seat: records.values().map(|record| record.seat).max(),
             records,
             receipts,
@@ -220,6 +224,7 @@ impl Engine {
             let mut problems = self.set_aside.clone();
             let domains = self.look(&mut problems).await;
             self.keep_deadlines(domains.as_deref(), &mut problems);
+            self.keep_forwards(&mut problems).await;
             self.sample_all(domains.as_deref()).await;
             let plan = self.plan(domains.as_deref());
             problems.extend(plan.problems);
@@ -257,6 +262,27 @@ impl Engine {
             tracing::warn!(problem, "guests");
         }
         self.problems = problems;
+    }
+
+    /// Hands on the ports of the guests that are here, before they start and until
+    /// nothing is left of them.
+    async fn keep_forwards(&mut self, problems: &mut Vec<String>) {
+        let guests = self.records.values().flat_map(|record| {
+            let address = record.seat.ipv4();
+            let ports = forwards::of(record.seat, &record.ticket.guest.ports);
+            ports.map(move |(it, host)| ((it.transport, host), (address, it.port)))
+        });
+        let wanted = guests.collect();
+        if self.forwarded.as_ref() == Some(&wanted) {
+            return;
+        }
+        match self.config.forwards.set(&wanted).await {
+            Ok(()) => self.forwarded = Some(wanted),
+            Err(error) => {
+                self.forwarded = None;
+                problems.push(format!("ports are not forwarded: {}", chain(&error)));
+            }
+        }
     }
 
     async fn look(&self, problems: &mut Vec<String>) -> Option<Vec<ObservedDomain>> {

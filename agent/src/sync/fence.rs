@@ -328,6 +328,7 @@ mod tests {
             phase: surplus_protocol::lease::GuestPhase::Running,
             detail: String::new(),
             addresses: Vec::new(),
+            forwards: Vec::new(),
         };
         let desired = Desired {
             tickets: vec![short.clone()],

@@ -54,6 +54,7 @@ pub(crate) fn ticket() -> Ticket {
             ssh_keys: Vec::new(),
             user_data: None,
             on_lost_link: Default::default(),
+            ports: Vec::new(),
         },
     }
 }

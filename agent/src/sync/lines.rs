@@ -119,6 +119,7 @@ mod tests {
             phase,
             detail: detail.to_owned(),
             addresses: Vec::new(),
+            forwards: Vec::new(),
         }
     }
 

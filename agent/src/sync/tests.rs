@@ -134,6 +134,7 @@ fn running() -> GuestsReport {
         phase: GuestPhase::Running,
         detail: String::new(),
         addresses: Vec::new(),
+        forwards: Vec::new(),
     };
     GuestsReport {
         leases: vec![status],

@@ -10,7 +10,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use surplus_protocol::Money;
 use surplus_protocol::api::{CreateLease, Image, Lease, Quote, QuoteRequest};
 use surplus_protocol::inventory::Resources;
-use surplus_protocol::lease::{Firmware, OnLostLink};
+use surplus_protocol::lease::{Firmware, GuestPort, OnLostLink, Transport};
 
 use super::watch::{Goal, wait};
 use super::{Session, inputs};
@@ -44,6 +44,10 @@ pub(crate) struct Args {
     /// cloud-init user data; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     user_data: Option<PathBuf>,
+    /// A port of the guest that is reached from outside: 22, 53/udp; several may be
+    /// given. `surplus leases` says where
+    #[arg(long = "port", value_name = "PORT[/tcp|udp]", value_parser = guest_port)]
+    ports: Vec<GuestPort>,
     /// When host and marketplace lose each other: `keep` runs on to the end,
     /// `fence:5m` stops the guest then and starts it afresh on another host, as
     /// it does when its host reboots
@@ -139,6 +143,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<(), Failure> {
         firmware: args.firmware.into(),
         ssh_keys,
         user_data,
+        ports: args.ports,
     };
     let mut lease: Lease = session.api.post("/leases", &order).await?;
     session
@@ -199,6 +204,18 @@ fn affordable(session: &Session, quote: &Quote, limit: Option<Money>) -> Result<
 }
 
 /// A host name from the quote's id, of its last digits: those are random.
+fn guest_port(text: &str) -> Result<GuestPort, String> {
+    let (number, transport) = match text.split_once('/') {
+        None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), Transport::Tcp),
+        Some((number, "udp")) => (number, Transport::Udp),
+        Some((_, other)) => return Err(format!("{other} is neither tcp nor udp")),
+    };
+    match number.parse() {
+        Ok(port) if port > 0 => Ok(GuestPort { transport, port }),
+        _ => Err(format!("{number} is no port: a number from 1 to 65535")),
+    }
+}
+
 fn made_up_name(quote: &Quote) -> String {
     let id = quote.id.to_string();
     format!("guest-{}", &id[id.len() - 6..])
@@ -208,6 +225,17 @@ fn made_up_name(quote: &Quote) -> String {
 mod tests {
     use super::*;
     use crate::view::samples::{image, quote};
+
+    #[test]
+    fn a_port_is_read_with_its_transport() {
+        let port = |transport, port| Ok(GuestPort { transport, port });
+        assert_eq!(guest_port("22"), port(Transport::Tcp, 22));
+        assert_eq!(guest_port("443/tcp"), port(Transport::Tcp, 443));
+        assert_eq!(guest_port("53/udp"), port(Transport::Udp, 53));
+        for wrong in ["", "0", "65536", "ssh", "22/sctp", "/udp", "22/tcp/tcp"] {
+            assert!(guest_port(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_lost_link_clause_is_read() {

@@ -1,7 +1,7 @@
 //! Leases and their bills.
 
 use surplus_protocol::api::{Bill, BillLine, FormerPlacement, Lease};
-use surplus_protocol::lease::{EndReason, GuestPhase, LeaseState, OnLostLink};
+use surplus_protocol::lease::{EndReason, Forward, GuestPhase, LeaseState, OnLostLink};
 
 use super::hosts::resources;
 use super::{View, short_ids};
@@ -25,7 +25,7 @@ impl View {
             ">MEMORY",
             ">DISK",
             "HOST",
-            "ADDRESSES",
+            "REACHED AT",
             "ENDS",
             ">PRICE",
         ];
@@ -42,7 +42,7 @@ impl View {
                     show_size(lease.resources.memory_bytes),
                     show_size(lease.resources.disk_bytes),
                     host,
-                    lease.addresses.join(" "),
+                    reached_at(lease),
                     self.time(lease.ended_at.unwrap_or(lease.ends_at)),
                     show_money(lease.price, &lease.currency),
                 ]
@@ -71,6 +71,7 @@ impl View {
                     lease.addresses.join(" ")
                 },
             ),
+            ("ports", forwards(&lease.forwards)),
             ("on a lost link", clause(lease.on_lost_link)),
             ("placement", lease.epoch.to_string()),
         ]);
@@ -199,6 +200,30 @@ pub(crate) fn end_reason(reason: EndReason) -> &'static str {
     }
 }
 
+/// The guest's ports where they are forwarded, else its address behind its host.
+fn reached_at(lease: &Lease) -> String {
+    if lease.forwards.is_empty() {
+        return lease.addresses.join(" ");
+    }
+    forwards(&lease.forwards)
+}
+
+fn forwards(forwards: &[Forward]) -> String {
+    let each = forwards.iter().map(|forward| {
+        let Forward {
+            guest,
+            address,
+            host_port,
+        } = forward;
+        format!("{address}:{host_port} → {}/{}", guest.port, guest.transport)
+    });
+    let all: Vec<_> = each.collect();
+    if all.is_empty() {
+        return "none".into();
+    }
+    all.join(", ")
+}
+
 fn clause(clause: OnLostLink) -> String {
     match clause {
         OnLostLink::Keep => "keep: it runs to its end".to_owned(),
@@ -223,6 +248,7 @@ mod tests {
         fetching.phase = Some(GuestPhase::Fetching);
         fetching.unreachable = true;
         fetching.addresses.clear();
+        fetching.forwards.clear();
         let mut failed = lease(2);
         failed.state = LeaseState::Settled;
         failed.end_reason = Some(EndReason::StartFailed);
@@ -243,6 +269,7 @@ mod tests {
         lost.state = LeaseState::Lost;
         lost.phase = None;
         lost.addresses.clear();
+        lost.forwards.clear();
         let text = view().leases(&[moved.clone(), lost]);
         insta::assert_snapshot!(format!("{}\n{text}", view().lease(&moved)));
     }

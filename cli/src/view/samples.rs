@@ -9,7 +9,8 @@ use surplus_protocol::inventory::{
     Capacity, Cpu, Disk, HardwareIdentity, Inventory, KvmProbe, Nic, NumaNode, Resources,
 };
 use surplus_protocol::lease::{
-    EndReason, GuestPhase, ImageFormat, LeaseState, OnLostLink, UsageRecord,
+    EndReason, Forward, GuestPhase, GuestPort, ImageFormat, LeaseState, OnLostLink, Transport,
+    UsageRecord,
 };
 use surplus_protocol::{Digest, Money};
 
@@ -243,6 +244,14 @@ pub(crate) fn lease(number: u8) -> Lease {
         phase: Some(GuestPhase::Running),
         detail: "the guest runs".into(),
         addresses: vec!["198.51.100.7".into()],
+        forwards: vec![Forward {
+            guest: GuestPort {
+                transport: Transport::Tcp,
+                port: 22,
+            },
+            address: std::net::Ipv4Addr::new(192, 0, 2, 15),
+            host_port: 16_384,
+        }],
         unreachable: false,
         end_reason: None,
         created_at: "2026-05-01T11:00:00Z".parse().unwrap(),

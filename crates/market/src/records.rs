@@ -10,7 +10,7 @@ use surplus_protocol::ids::{
     AdmissionRuleId, BootId, Epoch, Generation, HostId, KeyId, LeaseId, QuoteId, TokenId,
 };
 use surplus_protocol::inventory::{Capacity, HardwareIdentity, Inventory, Resources};
-use surplus_protocol::lease::{GuestPhase, GuestSpec, ImageFormat, OnLostLink};
+use surplus_protocol::lease::{Forward, GuestPhase, GuestSpec, ImageFormat, OnLostLink};
 use surplus_protocol::{Digest, Money};
 
 use crate::lease::Lease;
@@ -150,6 +150,8 @@ pub struct LeaseRecord {
     pub phase: Option<GuestPhase>,
     pub detail: String,
     pub addresses: Vec<String>,
+    /// Where its ports are reached.
+    pub forwards: Vec<Forward>,
 }
 
 /// The host's signed word that a guest is gone, kept as it came.

@@ -1,10 +1,12 @@
 //! Renting: a quote holds its reservation, taking it makes a lease, and its
 //! buyer may end it.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use surplus_protocol::api::{CreateLease, PriceBook, QuoteRequest};
 use surplus_protocol::ids::{HostId, KeyId, LeaseId, QuoteId};
-use surplus_protocol::lease::{EndReason, GuestSpec, LeaseState};
+use surplus_protocol::lease::{EndReason, GuestSpec, LeaseState, MAX_PORTS};
 
 use crate::images;
 use crate::lease::{Action, Event, InvalidTransition, Lease};
@@ -184,6 +186,7 @@ pub async fn quote<T: Tx>(
         phase: None,
         detail: "quoted".to_owned(),
         addresses: Vec::new(),
+        forwards: Vec::new(),
     };
     tx.put_lease(&record).await?;
     Ok(record)
@@ -324,6 +327,15 @@ fn guest(
             "an SSH key must be one line, and at most 64 may be given",
         ));
     }
+    let distinct: BTreeSet<_> = order.ports.iter().collect();
+    if order.ports.len() > MAX_PORTS
+        || distinct.len() < order.ports.len()
+        || order.ports.iter().any(|it| it.port == 0)
+    {
+        return Err(TakeError::Guest(
+            "a port is a number from 1 to 65535, and at most 16 different ones may be forwarded",
+        ));
+    }
     Ok(GuestSpec {
         name: order.name,
         resources: lease.resources,
@@ -333,6 +345,7 @@ fn guest(
         firmware: order.firmware,
         ssh_keys: order.ssh_keys,
         user_data: order.user_data,
+        ports: order.ports,
         on_lost_link: lease.on_lost_link,
     })
 }

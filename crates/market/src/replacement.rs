@@ -87,6 +87,7 @@ impl LeaseRecord {
         if self.life.state == LeaseState::Lost {
             self.phase = None;
             self.addresses.clear();
+            self.forwards.clear();
         } else if self.life.former.len() == PLACED_ANEW_AT_MOST {
             self.detail = format!(
                 "{why}; it was placed anew {PLACED_ANEW_AT_MOST} times, and no lease is more often"

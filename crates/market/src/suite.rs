@@ -170,6 +170,7 @@ pub async fn records_come_back_as_they_were_stored<S: Store>(store: &S) {
     ended.phase = Some(GuestPhase::Stopping);
     ended.on_lost_link = OnLostLink::Fence { after_seconds: 60 };
     ended.addresses = vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()];
+    ended.forwards = vec![fixtures::forward(22)];
     let quoted = LeaseRecord {
         guest: None,
         life: Lease::quoted(),

@@ -125,6 +125,11 @@ pub fn lease(lease: &LeaseRecord, unreachable: bool) -> Option<api::Lease> {
         phase: lease.phase.filter(|_| lease.life.is_live()),
         detail: lease.detail.clone(),
         addresses: lease.addresses.clone(),
+        forwards: if lease.life.is_placed() {
+            lease.forwards.clone()
+        } else {
+            Vec::new()
+        },
         unreachable: unreachable && lease.life.is_live() && lease.life.lost.is_none(),
         end_reason: lease.life.end_reason,
         created_at: lease.created_at,

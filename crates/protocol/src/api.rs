@@ -35,7 +35,8 @@ pub use crate::admission::{Admission, AdmissionRule, CreateAdmissionRule, Select
 use crate::ids::{Epoch, HostId, KeyId, LeaseId, QuoteId, TokenId};
 use crate::inventory::{Capacity, HardwareIdentity, Inventory, Resources};
 use crate::lease::{
-    EndReason, Firmware, GuestPhase, ImageFormat, LeaseState, OnLostLink, UsageRecord,
+    EndReason, Firmware, Forward, GuestPhase, GuestPort, ImageFormat, LeaseState, OnLostLink,
+    UsageRecord,
 };
 use crate::{Digest, Money};
 
@@ -279,6 +280,9 @@ pub struct CreateLease {
     pub ssh_keys: Vec<String>,
     #[serde(default)]
     pub user_data: Option<String>,
+    /// What of the guest shall be reached from outside; 16 at most.
+    #[serde(default)]
+    pub ports: Vec<GuestPort>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -304,6 +308,9 @@ pub struct Lease {
     pub phase: Option<GuestPhase>,
     pub detail: String,
     pub addresses: Vec<String>,
+    /// Where its ports are reached.
+    #[serde(default)]
+    pub forwards: Vec<Forward>,
     /// The host is silent: what stands here is its last word.
     pub unreachable: bool,
     pub end_reason: Option<EndReason>,

@@ -1,5 +1,8 @@
 //! What is leased, the order that runs it, and what the host reports of it.
 
+use std::fmt;
+use std::net::Ipv4Addr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,49 @@ pub struct GuestSpec {
     pub user_data: Option<String>,
     #[serde(default)]
     pub on_lost_link: OnLostLink,
+    /// What of the guest is reached from outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<GuestPort>,
+}
+
+/// Ports of one guest that may be forwarded.
+pub const MAX_PORTS: usize = 16;
+
+/// A port of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct GuestPort {
+    pub transport: Transport,
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// Where a port of a guest is reached: the host hands on what comes there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Forward {
+    #[serde(flatten)]
+    pub guest: GuestPort,
+    /// The host's address on its site's network.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: Ipv4Addr,
+    pub host_port: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +207,9 @@ pub struct LeaseStatus {
     /// Addresses the guest was given, where known.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Where its ports are reached, while it runs.
+    #[serde(default)]
+    pub forwards: Vec<Forward>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,6 +27,10 @@ pub const PREFIX: u8 = 16;
 /// Seats that share the third byte of their addresses.
 const ROW: u16 = 250;
 
+/// The first of the host's ports that are handed on, and how many are a seat's.
+const FIRST_PORT: u16 = 16_384;
+pub const PORTS: u16 = 16;
+
 /// User ids are counted from here: beyond what Debian and systemd give away
 /// (<https://systemd.io/UIDS-GIDS/>).
 const FIRST_UID: u32 = 200_000;
@@ -82,6 +86,13 @@ impl Seat {
         Ipv4Addr::from(network + (u32::from(row) + 1) * 256 + u32::from(column) + 1)
     }
 
+    /// The host's ports that may be the guest's: as many as any guest may have.
+    /// Below those that the kernel takes for connections of its own.
+    pub fn host_ports(self) -> impl Iterator<Item = u16> {
+        let first = FIRST_PORT + (self.0 - 1) * PORTS;
+        first..first + PORTS
+    }
+
     /// The user that the guest's QEMU runs as.
     pub fn uid(self) -> u32 {
         FIRST_UID + u32::from(self.0)
@@ -135,6 +146,10 @@ mod tests {
         assert_eq!(all(Seat::mac), count);
         assert_eq!(all(|seat| seat.ipv4().to_string()), count);
         assert_eq!(all(|seat| seat.uid().to_string()), count);
+        let ports: BTreeSet<_> = Seat::all().flat_map(Seat::host_ports).collect();
+        assert_eq!(ports.len(), count * usize::from(PORTS));
+        // ip_local_port_range's beginning.
+        assert!(ports.iter().all(|port| *port < 32_768));
         // What the kernel takes as an interface's name, and the network's bounds.
         assert!(Seat::all().all(|seat| seat.interface().len() < 16));
         let network = |address: Ipv4Addr| u32::from(address) >> (32 - u32::from(PREFIX));

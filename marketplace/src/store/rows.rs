@@ -117,6 +117,7 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRecord, StoreError> {
         phase: row.word_opt("phase")?,
         detail: row.text("detail")?,
         addresses: row.json("addresses")?,
+        forwards: row.json("forwards")?,
     })
 }
 

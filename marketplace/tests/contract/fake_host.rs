@@ -1,6 +1,7 @@
 //! A scripted host: it enrols by real EST, and says in each sync what the test
 //! wants it to say.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -15,7 +16,8 @@ use surplus_protocol::enrol::{EST_PATH, FACTS_HEADER, HostFacts};
 use surplus_protocol::ids::{BootId, HostId, LeaseId};
 use surplus_protocol::inventory::{Capacity, HardwareIdentity, Inventory, KvmProbe, Resources};
 use surplus_protocol::lease::{
-    EndReason, EndReceipt, GuestPhase, LeaseStatus, SignedReceipt, Ticket, UsageRecord,
+    EndReason, EndReceipt, Forward, GuestPhase, GuestPort, LeaseStatus, SignedReceipt, Ticket,
+    Transport, UsageRecord,
 };
 
 use crate::marketplace::Market;
@@ -224,6 +226,18 @@ impl FakeHost {
             .collect()
     }
 
+    /// Where its guest's SSH is reached.
+    pub(crate) fn forward() -> Forward {
+        Forward {
+            guest: GuestPort {
+                transport: Transport::Tcp,
+                port: 22,
+            },
+            address: Ipv4Addr::new(192, 0, 2, 15),
+            host_port: 16_384,
+        }
+    }
+
     pub(crate) fn status(lease: LeaseId, phase: GuestPhase) -> LeaseStatus {
         let addresses = vec!["192.0.2.9".to_owned()];
         LeaseStatus {
@@ -232,6 +246,7 @@ impl FakeHost {
             phase,
             detail: "scripted".to_owned(),
             addresses,
+            forwards: vec![Self::forward()],
         }
     }
 

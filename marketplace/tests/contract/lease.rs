@@ -12,7 +12,9 @@ use surplus_protocol::api::{
 };
 use surplus_protocol::ids::{BootId, LeaseId};
 use surplus_protocol::inventory::Resources;
-use surplus_protocol::lease::{EndReason, Firmware, GuestPhase, LeaseState, OnLostLink};
+use surplus_protocol::lease::{
+    EndReason, Firmware, GuestPhase, GuestPort, LeaseState, OnLostLink, Transport,
+};
 
 use crate::fake_host::{FakeHost, GIB, OVERHEAD, PATIENCE, SELLABLE};
 use crate::marketplace::{Market, digest, problem, upload};
@@ -42,6 +44,10 @@ pub(crate) fn order(quote: &Quote) -> CreateLease {
         firmware: Firmware::Bios,
         ssh_keys: vec!["ssh-ed25519 AAAA test".to_owned()],
         user_data: Some("#cloud-config\n".to_owned()),
+        ports: vec![GuestPort {
+            transport: Transport::Tcp,
+            port: 22,
+        }],
     }
 }
 
@@ -131,6 +137,7 @@ async fn a_lease_lives_from_offer_to_closed_bill() {
         (LeaseState::Active, Some(GuestPhase::Running))
     );
     assert_eq!(active.addresses, ["192.0.2.9"]);
+    assert_eq!(active.forwards, [FakeHost::forward()]);
     assert!(!bill(&buyer, made.id).await.closed);
     assert_eq!(
         host.write_console(made.id, 0, "hello from the guest\n")

@@ -1,7 +1,7 @@
 //! `surplus-attack`: sends what a hostile guest would, or says what it hears.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
@@ -22,8 +22,12 @@ enum Arguments {
     Hear(Hear),
     /// Sends `last` on an interface
     Last { interface: String },
-    /// Sends `last` to a UDP port of this computer
-    LastTo { port: u16 },
+    /// Sends a name to a UDP port
+    Tell {
+        to: SocketAddrV4,
+        #[arg(default_value = LAST)]
+        name: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -105,9 +109,9 @@ fn main() -> Result<()> {
             frame.resize(60, 0);
             Ok(wire.send(&frame)?)
         }
-        Arguments::LastTo { port } => {
-            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-            socket.send_to(&mark::of(LAST), (Ipv4Addr::LOCALHOST, port))?;
+        Arguments::Tell { to, name } => {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.send_to(&mark::of(&name), to)?;
             Ok(())
         }
     }

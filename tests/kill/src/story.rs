@@ -295,6 +295,7 @@ fn ticket(lease: u128, epoch: u64) -> Ticket {
             // So much that the ledger rolls.
             user_data: Some("x".repeat(60_000)),
             on_lost_link: OnLostLink::Keep,
+            ports: Vec::new(),
         },
     }
 }

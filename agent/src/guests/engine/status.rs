@@ -6,25 +6,31 @@ use surplus_protocol::lease::{GuestPhase, LeaseStatus};
 
 use super::{Engine, Job};
 use crate::guests::GuestsReport;
+use crate::guests::forwards;
 use crate::guests::plan::Making;
 use crate::guests::record::{Record, Stage};
 
 impl Engine {
     /// Everything that the marketplace shall hear.
     pub fn report(&self) -> GuestsReport {
+        let host = self.config.forwards.address();
         let leases = self.records.values().map(|record| {
             let placement = record.placement();
             let (phase, detail) = phase(record, self.jobs.get(&placement));
-            let addresses = match phase {
-                GuestPhase::Running | GuestPhase::Stopping => vec![record.seat.ipv4().to_string()],
-                _ => Vec::new(),
-            };
+            let runs = matches!(phase, GuestPhase::Running | GuestPhase::Stopping);
+            let address = runs.then(|| record.seat.ipv4().to_string());
+            let addresses = address.into_iter().collect();
+            let ports = &record.ticket.guest.ports;
+            let forwards = host.filter(|_| runs && self.forwarded.is_some());
+            let forwards = forwards.map(|host| forwards::announced(record.seat, ports, host));
+            let forwards = forwards.unwrap_or_default();
             LeaseStatus {
                 lease: placement.lease,
                 epoch: placement.epoch,
                 phase,
                 detail,
                 addresses,
+                forwards,
             }
         });
         let usage = self

@@ -748,4 +748,5 @@ async fn qemus_logs_go_with_the_guest_and_others_stay() {
 }
 
 mod deadlines;
+mod ports;
 mod seats;

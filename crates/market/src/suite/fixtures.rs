@@ -15,8 +15,8 @@ use surplus_protocol::api::{HostState, Role};
 use surplus_protocol::ids::{AdmissionRuleId, BootId, HostId, KeyId, LeaseId, QuoteId, TokenId};
 use surplus_protocol::inventory::{Capacity, HardwareIdentity, Inventory, KvmProbe, Resources};
 use surplus_protocol::lease::{
-    EndReason, EndReceipt, Firmware, GuestPhase, GuestSpec, ImageFormat, LeaseStatus, OnLostLink,
-    SignedReceipt, SignedTicket, Ticket, UsageRecord,
+    EndReason, EndReceipt, Firmware, Forward, GuestPhase, GuestPort, GuestSpec, ImageFormat,
+    LeaseStatus, OnLostLink, SignedReceipt, SignedTicket, Ticket, Transport, UsageRecord,
 };
 use surplus_protocol::{Digest, Money};
 
@@ -187,6 +187,7 @@ pub fn lease_record(n: u8, host: HostId) -> LeaseRecord {
         ssh_keys: vec!["ssh-ed25519 AAAA".to_owned()],
         user_data: Some("#cloud-config".to_owned()),
         on_lost_link: OnLostLink::Keep,
+        ports: vec![forward(22).guest],
     };
     let mut lease = LeaseRecord {
         id: LeaseId::from_bytes([n; 16]),
@@ -209,6 +210,7 @@ pub fn lease_record(n: u8, host: HostId) -> LeaseRecord {
         phase: None,
         detail: String::new(),
         addresses: Vec::new(),
+        forwards: Vec::new(),
     };
     lease.apply(Event::Take).unwrap();
     lease
@@ -236,6 +238,18 @@ pub fn twice_lost(n: u8, host: HostId) -> LeaseRecord {
 }
 
 /// A usage record.
+/// A port that is reached at another.
+pub fn forward(port: u16) -> Forward {
+    Forward {
+        guest: GuestPort {
+            transport: Transport::Tcp,
+            port,
+        },
+        address: Ipv4Addr::new(192, 0, 2, 15),
+        host_port: 16_384,
+    }
+}
+
 pub fn usage_record(lease: LeaseId, epoch: u64, seq: u64, running_millis: u64) -> UsageRecord {
     UsageRecord {
         lease,
@@ -289,6 +303,7 @@ pub fn status(lease: LeaseId, phase: GuestPhase) -> LeaseStatus {
         phase,
         detail: "said so".to_owned(),
         addresses: Vec::new(),
+        forwards: Vec::new(),
     }
 }
 

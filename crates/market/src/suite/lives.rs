@@ -85,6 +85,7 @@ pub async fn a_lease_lives_from_token_to_bill<S: Store>(store: &S) {
         firmware: Firmware::Bios,
         ssh_keys: Vec::new(),
         user_data: None,
+        ports: Vec::new(),
     };
     let lease = rent::take(&mut tx, now, asker.owner, order).await.unwrap();
     tx.commit().await.unwrap();

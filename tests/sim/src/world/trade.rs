@@ -69,6 +69,7 @@ impl World {
             firmware: Firmware::Bios,
             ssh_keys: Vec::new(),
             user_data: None,
+            ports: Vec::new(),
         };
         let Ok(record) = self.hub.rent(asker, &request, order) else {
             return;

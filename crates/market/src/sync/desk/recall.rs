@@ -152,5 +152,6 @@ fn known_again(ticket: Ticket, site: &str) -> Option<LeaseRecord> {
         phase: None,
         detail: KNOWN_AGAIN.to_owned(),
         addresses: Vec::new(),
+        forwards: Vec::new(),
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use surplus_protocol::agent::{ReceiptAck, SyncRequest, UsageAck};
 use surplus_protocol::ids::{Epoch, LeaseId};
 use surplus_protocol::lease::{
-    EndReason, EndReceipt, GuestPhase, LeaseState, SignedReceipt, UsageRecord,
+    EndReason, EndReceipt, GuestPhase, LeaseState, MAX_PORTS, SignedReceipt, UsageRecord,
 };
 
 use super::Desk;
@@ -172,6 +172,7 @@ impl<T: Tx> Desk<'_, T> {
                 lease.phase = Some(status.phase);
                 lease.detail = bounds::text(&status.detail);
                 lease.addresses = bounds::texts(&status.addresses);
+                lease.forwards = status.forwards.iter().take(MAX_PORTS).copied().collect();
                 match status.phase {
                     GuestPhase::Running => lease.apply(Event::Running { at: now }),
                     _ => Ok(Vec::new()),

@@ -1,0 +1,125 @@
+//! A guest's ports are handed on before it starts and until nothing is left of it.
+
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use futures_util::future::BoxFuture;
+use surplus_protocol::lease::{GuestPort, Transport};
+
+use super::super::super::forwards::{ForwardError, Forwards};
+use super::*;
+
+/// A packet filter in memory.
+#[derive(Debug, Default)]
+struct Filter {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What was set, in order.
+    maps: Vec<PortMap>,
+    refuses: bool,
+}
+
+impl Forwards for Filter {
+    fn set<'a>(&'a self, map: &'a PortMap) -> BoxFuture<'a, Result<(), ForwardError>> {
+        let mut state = self.state.lock().unwrap();
+        let result = if state.refuses {
+            Err(ForwardError::Refused("no such map".into()))
+        } else {
+            state.maps.push(map.clone());
+            Ok(())
+        };
+        Box::pin(async { result })
+    }
+
+    fn address(&self) -> Option<Ipv4Addr> {
+        Some(Ipv4Addr::new(192, 0, 2, 15))
+    }
+}
+
+impl Filter {
+    fn maps(&self) -> Vec<PortMap> {
+        self.state.lock().unwrap().maps.clone()
+    }
+
+    fn refuse(&self, refuses: bool) {
+        self.state.lock().unwrap().refuses = refuses;
+    }
+}
+
+fn rig() -> (Rig, Arc<Filter>) {
+    let mut rig = Rig::new();
+    let filter = Arc::new(Filter::default());
+    rig.config.forwards = Arc::clone(&filter) as Arc<dyn Forwards>;
+    rig.restart();
+    (rig, filter)
+}
+
+/// With SSH, and a name server.
+fn open(lease: u128) -> Ticket {
+    let mut ticket = ticket(lease, 1);
+    let port = |transport, port| GuestPort { transport, port };
+    ticket.guest.ports = vec![port(Transport::Tcp, 22), port(Transport::Udp, 53)];
+    ticket
+}
+
+fn first_guests() -> PortMap {
+    let guest = Ipv4Addr::new(10, 121, 1, 1);
+    [
+        ((Transport::Tcp, 16_384), (guest, 22)),
+        ((Transport::Udp, 16_385), (guest, 53)),
+    ]
+    .into()
+}
+
+#[tokio::test]
+async fn ports_are_handed_on_while_the_guest_is_here_and_said_while_it_runs() {
+    let (mut rig, filter) = rig();
+    rig.desire(&[open(1)]);
+    rig.settle().await;
+    assert_eq!(filter.maps(), [PortMap::new(), first_guests()]);
+    let told = rig.report().leases.remove(0).forwards;
+    let told: Vec<_> = told
+        .iter()
+        .map(|it| (it.guest.port, it.address, it.host_port))
+        .collect();
+    let host = Ipv4Addr::new(192, 0, 2, 15);
+    assert_eq!(told, [(22, host, 16_384), (53, host, 16_385)]);
+    // What is right is not said again; a new agent cannot know.
+    rig.pass(20).await;
+    assert_eq!(filter.maps().len(), 2);
+    rig.restart();
+    rig.settle().await;
+    assert_eq!(filter.maps()[2..], [first_guests()]);
+    rig.bury(&open(1));
+    rig.settle().await;
+    rig.pass(11).await;
+    rig.assert_clean();
+    assert_eq!(filter.maps()[3..], [PortMap::new()]);
+}
+
+#[tokio::test]
+async fn where_the_filter_refuses_that_is_said_and_tried_again_and_no_port_is_announced() {
+    let (mut rig, filter) = rig();
+    filter.refuse(true);
+    rig.desire(&[open(1)]);
+    rig.settle().await;
+    let report = rig.report();
+    assert_eq!(report.leases[0].phase, GuestPhase::Running);
+    assert!(report.leases[0].forwards.is_empty());
+    assert!(
+        report
+            .problems
+            .iter()
+            .any(|it| it.contains("ports are not forwarded")),
+        "{:?}",
+        report.problems
+    );
+    filter.refuse(false);
+    rig.pass(10).await;
+    assert_eq!(filter.maps(), [first_guests()]);
+    assert!(rig.report().problems.is_empty());
+    assert_eq!(rig.report().leases[0].forwards.len(), 2);
+}
