@@ -96,7 +96,7 @@ impl<'a> Run<'a> {
     /// so long before it.
     fn gone_after(&mut self, most: u64, early: u64) -> Result<()> {
         let wait = format!(
-            "while grep -q . /proc/{}/cmdline; do usleep 20000; done; cut -d' ' -f1 /proc/uptime",
+            "while grep -qs . /proc/{}/cmdline; do usleep 20000; done; cut -d' ' -f1 /proc/uptime",
             self.pid
         );
         let uptime: f64 = self.machine.shell()?.run(&wait, 2 * SOON)?.parse()?;
