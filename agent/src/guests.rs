@@ -105,6 +105,7 @@ enum Order {
     Desired(Desired),
     Sellable(Resources),
     Acknowledge(Vec<UsageAck>, Vec<ReceiptAck>),
+    Recall,
 }
 
 impl Guests {
@@ -170,6 +171,11 @@ impl Guests {
     /// Says what the marketplace has stored for good.
     pub fn acknowledge(&self, usage: Vec<UsageAck>, receipts: Vec<ReceiptAck>) {
         self.order(Order::Acknowledge(usage, receipts));
+    }
+
+    /// Says receipts again that were acknowledged.
+    pub fn recall(&self) {
+        self.order(Order::Recall);
     }
 
     /// What there is to report; changes when it does.
@@ -250,6 +256,7 @@ fn take(engine: &mut Engine, order: Order) {
         Order::Desired(desired) => engine.set_desired(desired),
         Order::Sellable(sellable) => engine.set_sellable(sellable),
         Order::Acknowledge(usage, receipts) => engine.acknowledge(&usage, &receipts),
+        Order::Recall => engine.recall(),
     }
 }
 
@@ -274,6 +281,7 @@ fn test_ticket(lease: u128, epoch: u64) -> surplus_protocol::lease::Ticket {
         not_after: at(2000),
         ends_at: at(5000),
         terms: None,
+        claim: None,
         proof: None,
         guest: GuestSpec {
             name: format!("guest-{lease}"),

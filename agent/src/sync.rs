@@ -80,6 +80,10 @@ pub trait Workload: Send + Sync {
     fn order(&self, desired: Desired);
 
     fn acknowledge(&self, usage: Vec<UsageAck>, receipts: Vec<ReceiptAck>);
+
+    /// Says receipts again that were acknowledged: the marketplace may have lost
+    /// them.
+    fn recall(&self);
 }
 
 impl Workload for Guests {
@@ -89,6 +93,10 @@ impl Workload for Guests {
 
     fn acknowledge(&self, usage: Vec<UsageAck>, receipts: Vec<ReceiptAck>) {
         Self::acknowledge(self, usage, receipts);
+    }
+
+    fn recall(&self) {
+        Self::recall(self);
     }
 }
 
@@ -209,6 +217,9 @@ impl<H: Hub, W: Workload> Syncing<H, W> {
                 Round::Answered
             }
             Ok(answer) => {
+                if session.may_be_forgetful(&answer) {
+                    self.workload.recall();
+                }
                 self.take_in(&answer, asked_at);
                 let known = session.is_known(sent.capacity());
                 session.answered(sent, &answer);

@@ -1,6 +1,6 @@
-//! On a booted host the agent, libvirt and the logger of consoles are killed in
-//! the midst of their work: while a lease comes in, starts, runs and ends, each
-//! time twice. One guest runs meanwhile, and nothing is left of it in the end.
+//! On a booted host agent and libvirt are killed in the midst of their work: while a
+//! lease comes in, starts, runs and ends, each time twice. One guest runs meanwhile,
+//! and nothing is left of it in the end.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(60);
 const UNSEEN_MILLIS: u64 = 90_000;
 
 /// Who is killed. Each is started again by systemd.
-const VICTIMS: [&str; 3] = ["surplus-agent", "libvirtd", "virtlogd"];
+const VICTIMS: [&str; 2] = ["surplus-agent", "libvirtd"];
 
 /// A moment of a lease's life, by something that can be seen on the host.
 #[derive(Clone, Copy, Debug)]

@@ -148,21 +148,33 @@ impl Engine {
         let tickets = desired.tickets.iter().map(Placement::of);
         let stones = desired.tombstones.iter();
         let stones = stones.map(|stone| Placement::new(stone.lease, stone.epoch));
-        for placement in tickets.chain(stones) {
-            let Some(receipt) = self.kept.get(&placement) else {
-                continue;
-            };
-            match self.store.recall_receipt(placement) {
-                Ok(()) => {
-                    self.receipts.insert(placement, receipt.clone());
-                    self.kept.remove(&placement);
-                }
-                Err(error) => {
-                    tracing::warn!(%placement, error = chain(&error), "a receipt is not sent again yet");
-                }
-            }
+        for placement in tickets.chain(stones).collect::<Vec<_>>() {
+            self.recall_one(placement);
         }
         self.desired = desired;
+    }
+
+    /// The marketplace may have lost any receipt that had arrived: all that are
+    /// kept are sent again.
+    pub fn recall(&mut self) {
+        for placement in self.kept.keys().copied().collect::<Vec<_>>() {
+            self.recall_one(placement);
+        }
+    }
+
+    fn recall_one(&mut self, placement: Placement) {
+        let Some(receipt) = self.kept.get(&placement) else {
+            return;
+        };
+        match self.store.recall_receipt(placement) {
+            Ok(()) => {
+                self.receipts.insert(placement, receipt.clone());
+                self.kept.remove(&placement);
+            }
+            Err(error) => {
+                tracing::warn!(%placement, error = chain(&error), "a receipt is not sent again yet");
+            }
+        }
     }
 
     pub fn set_sellable(&mut self, sellable: Resources) {

@@ -381,6 +381,7 @@ impl<'a> Planner<'a> {
     }
 
     fn overdue(&mut self, record: &Record, end: Timestamp) {
+        self.wake(end);
         if end <= self.world.now {
             let placement = record.placement();
             self.plan.problems.push(format!(

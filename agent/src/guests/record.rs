@@ -96,6 +96,7 @@ impl Record {
             started_at: self.started_at,
             ended_at: now,
             usage: self.meter.close(placement, now),
+            claim: self.ticket.claim.clone(),
         }
     }
 }
@@ -118,5 +119,6 @@ pub fn unused_receipt(
         started_at: None,
         ended_at: now,
         usage: Meter::default().close(placement, now),
+        claim: None,
     }
 }

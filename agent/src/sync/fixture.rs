@@ -1,5 +1,6 @@
 //! What tests of syncing share.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
@@ -19,6 +20,8 @@ type Acknowledged = (Vec<UsageAck>, Vec<ReceiptAck>);
 pub(crate) struct FakeGuests {
     pub(crate) orders: Arc<Mutex<Vec<Desired>>>,
     pub(crate) acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
+    /// How often all receipts were wanted again.
+    pub(crate) recalls: Arc<AtomicUsize>,
 }
 
 impl Workload for FakeGuests {
@@ -28,6 +31,10 @@ impl Workload for FakeGuests {
 
     fn acknowledge(&self, usage: Vec<UsageAck>, receipts: Vec<ReceiptAck>) {
         self.acknowledged.lock().unwrap().push((usage, receipts));
+    }
+
+    fn recall(&self) {
+        self.recalls.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -43,6 +50,7 @@ pub(crate) fn ticket() -> Ticket {
         not_after: now + SignedDuration::from_mins(10),
         ends_at: now + SignedDuration::from_hours(1),
         terms: None,
+        claim: None,
         proof: None,
         guest: GuestSpec {
             name: "guest".to_owned(),

@@ -54,6 +54,9 @@ pub struct Session {
     wanted: bool,
     /// Tickets go up with each request, since they were once asked for.
     show: bool,
+    /// The marketplace's store may be an older one than what this host was told
+    /// from: nothing is known of it yet, or it has gone back.
+    doubt: bool,
     /// How long the marketplace may hold a request, in seconds.
     longest_wait: u32,
 }
@@ -82,6 +85,7 @@ impl Session {
             known: None,
             wanted: true,
             show: false,
+            doubt: true,
             longest_wait: MAX_WAIT_SECONDS,
         }
     }
@@ -129,6 +133,7 @@ impl Session {
     /// its orders are not to be handed on. From now on tickets are shown.
     pub fn asks_for_tickets(&mut self, sent: &Sent, answer: &SyncResponse) -> bool {
         let asks = answer.want_tickets && sent.request.tickets.is_none();
+        self.doubt |= answer.generation < self.observed;
         if asks {
             self.show = true;
             // What the request said may be forgotten, too.
@@ -137,8 +142,15 @@ impl Session {
         asks
     }
 
+    /// Whether the marketplace may have lost what it had of this host: the first
+    /// answer of an agent, and one whose generation lies behind.
+    pub fn may_be_forgetful(&self, answer: &SyncResponse) -> bool {
+        self.doubt || answer.generation < self.observed
+    }
+
     /// Takes in the answer to `sent`, once its orders were handed on.
     pub fn answered(&mut self, sent: Sent, answer: &SyncResponse) {
+        self.doubt = false;
         self.observed = answer.generation;
         // An answer that asks for what its request carried is not obeyed at
         // once: it would be asked for without end.
@@ -224,6 +236,30 @@ mod tests {
             session.request(news(1)).request.wait_seconds,
             MAX_WAIT_SECONDS
         );
+    }
+
+    #[test]
+    fn a_first_answer_is_in_doubt_and_so_is_one_that_lies_behind() {
+        let mut session = session();
+        let mut answered = |generation, doubtful| {
+            let answer = answer(generation, false);
+            assert_eq!(session.may_be_forgetful(&answer), doubtful, "{generation}");
+            let sent = session.request(news(1));
+            session.answered(sent, &answer);
+        };
+        answered(5, true);
+        answered(5, false);
+        answered(6, false);
+        answered(4, true);
+        answered(4, false);
+        // One that only asks for tickets is not forgotten either.
+        let sent = session.request(news(1));
+        let asks = SyncResponse {
+            want_tickets: true,
+            ..answer(3, false)
+        };
+        assert!(session.asks_for_tickets(&sent, &asks));
+        assert!(session.may_be_forgetful(&answer(7, false)));
     }
 
     #[test]

@@ -180,6 +180,7 @@ async fn receipts_go_up_signed_by_the_host_and_their_acknowledgement_comes_back(
         tx_bytes: 0,
     };
     let receipt = EndReceipt {
+        claim: None,
         lease: lease(),
         epoch: 1,
         host: scene.host,

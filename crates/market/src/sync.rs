@@ -181,8 +181,12 @@ async fn take_in<T: Tx>(
         }
         None => desk.hears_of_unknown(&request.leases).await?,
     };
+    let receipts = desk.read_receipts(notary, &request.receipts);
+    for (_, receipt) in &receipts {
+        desk.recall_ended(notary, receipt).await?;
+    }
     let usage_acknowledged = desk.take_usage(&request.usage).await?;
-    let receipts_acknowledged = desk.take_receipts(notary, &request.receipts).await?;
+    let receipts_acknowledged = desk.take_receipts(&receipts).await?;
     if seen == BootSeen::New {
         desk.free_what_replaced_hosts_ran(request).await?;
     }

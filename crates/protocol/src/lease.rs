@@ -125,6 +125,10 @@ pub struct Ticket {
     /// None in tickets of before there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,
+    /// The same ticket without what the guest alone needs (keys, user data), for
+    /// the receipt. None where the host was known to run the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<SignedTicket>,
     /// On the host, the text that this was read from; never part of that text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<SignedTicket>,
@@ -263,6 +267,10 @@ pub struct EndReceipt {
     pub ended_at: Timestamp,
     /// The last record of this epoch; the bill can be closed with it.
     pub usage: UsageRecord,
+    /// The ticket's own claim: with it the receipt is believed also by a
+    /// marketplace whose store forgot that it placed the lease there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<SignedTicket>,
 }
 
 /// An [`EndReceipt`] as JWS compact serialisation (RFC 7515), ES256, signed

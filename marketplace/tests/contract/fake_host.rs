@@ -16,8 +16,8 @@ use surplus_protocol::enrol::{EST_PATH, FACTS_HEADER, HostFacts};
 use surplus_protocol::ids::{BootId, HostId, LeaseId};
 use surplus_protocol::inventory::{Capacity, HardwareIdentity, Inventory, KvmProbe, Resources};
 use surplus_protocol::lease::{
-    EndReason, EndReceipt, Forward, GuestPhase, GuestPort, LeaseStatus, SignedReceipt, Ticket,
-    Transport, UsageRecord,
+    EndReason, EndReceipt, Forward, GuestPhase, GuestPort, LeaseStatus, SignedReceipt,
+    SignedTicket, Ticket, Transport, UsageRecord,
 };
 
 use crate::marketplace::Market;
@@ -265,7 +265,18 @@ impl FakeHost {
 
     /// The signed word that a guest is gone.
     pub(crate) fn receipt(&self, reason: EndReason, usage: UsageRecord) -> SignedReceipt {
+        self.receipt_with(None, reason, usage)
+    }
+
+    /// The same with a ticket's claim.
+    pub(crate) fn receipt_with(
+        &self,
+        claim: Option<SignedTicket>,
+        reason: EndReason,
+        usage: UsageRecord,
+    ) -> SignedReceipt {
         let receipt = EndReceipt {
+            claim,
             lease: usage.lease,
             epoch: usage.epoch,
             host: self.id,

@@ -215,8 +215,8 @@ async fn a_waiting_host_hears_at_once_of_a_lease_that_was_lost_elsewhere() {
 /// The store as it lay on disk when the marketplace was last stopped.
 const BACKUP: &str = "store.db.backup";
 
-#[tokio::test]
-async fn a_marketplace_that_is_restored_from_a_backup_learns_of_a_lease_from_its_host() {
+/// A marketplace that keeps a backup of before any lease, and a host of it.
+async fn backed_up() -> (Market, FakeHost) {
     let market = Market::start().await;
     let mut host = FakeHost::offering(&market).await;
     let market = market
@@ -226,13 +226,11 @@ async fn a_marketplace_that_is_restored_from_a_backup_learns_of_a_lease_from_its
         .await;
     host.reconnect(&market);
     host.sync(host.introduction()).await.unwrap();
-    let id = rent(&market.admin).await.id;
-    let answer = host.sync(host.nothing()).await.unwrap();
-    assert_eq!(answer.tickets.len(), 1);
-    let (tickets, before) = (answer.tickets, {
-        runs(&mut host, id, 1).await;
-        lease(&market.admin, id).await
-    });
+    (market, host)
+}
+
+/// The same from its backup: it knows of no lease.
+async fn restored(market: Market, host: &mut FakeHost) -> Market {
     let market = market
         .restart_after(|data| {
             std::fs::copy(data.join(BACKUP), data.join("store.db")).unwrap();
@@ -244,6 +242,43 @@ async fn a_marketplace_that_is_restored_from_a_backup_learns_of_a_lease_from_its
     host.reconnect(&market);
     let leases: Vec<Lease> = market.get("/api/v1/leases").await.unwrap();
     assert!(leases.is_empty(), "{leases:?}");
+    market
+}
+
+#[tokio::test]
+async fn a_lease_that_ended_after_the_backup_is_billed_by_the_receipt_that_its_host_kept() {
+    let (market, mut host) = backed_up().await;
+    let id = rent(&market.admin).await.id;
+    let answer = host.sync(host.nothing()).await.unwrap();
+    let claim = host.tickets(&answer, market.hands.now()).remove(0).claim;
+    assert!(claim.is_some());
+    runs(&mut host, id, 1).await;
+    let market = restored(market, &mut host).await;
+    for claim in [None, claim] {
+        let usage = FakeHost::usage(id, 1, 60_000, 0);
+        let request = SyncRequest {
+            receipts: vec![host.receipt_with(claim.clone(), EndReason::GuestStopped, usage)],
+            ..host.nothing()
+        };
+        host.sync(request).await.unwrap();
+        let leases: Vec<Lease> = market.get("/api/v1/leases").await.unwrap();
+        assert_eq!(leases.len(), usize::from(claim.is_some()), "{leases:?}");
+    }
+    let bill = bill(&market.admin, id).await;
+    assert!(bill.closed && bill.lines[0].quantity == 60_000, "{bill:?}");
+}
+
+#[tokio::test]
+async fn a_marketplace_that_is_restored_from_a_backup_learns_of_a_lease_from_its_host() {
+    let (market, mut host) = backed_up().await;
+    let id = rent(&market.admin).await.id;
+    let answer = host.sync(host.nothing()).await.unwrap();
+    assert_eq!(answer.tickets.len(), 1);
+    let (tickets, before) = (answer.tickets, {
+        runs(&mut host, id, 1).await;
+        lease(&market.admin, id).await
+    });
+    let market = restored(market, &mut host).await;
 
     let answer = runs(&mut host, id, 1).await;
     assert!(answer.want_tickets && answer.tombstones.is_empty());

@@ -279,6 +279,7 @@ fn ticket(lease: u128, epoch: u64) -> Ticket {
         not_after: at(86_400_000),
         ends_at: at(86_400_000),
         terms: None,
+        claim: None,
         proof: None,
         guest: GuestSpec {
             name: format!("guest-{lease}"),

@@ -163,6 +163,9 @@ impl Agent {
             return false;
         }
         self.clock.learn(answer.now);
+        if self.session.may_be_forgetful(answer) {
+            self.engine.recall();
+        }
         self.engine
             .acknowledge(&answer.usage_acknowledged, &answer.receipts_acknowledged);
         let mut desired = Desired {

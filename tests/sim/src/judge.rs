@@ -36,6 +36,8 @@ struct Run {
     ticket: Ticket,
     /// Somebody meters it.
     seen: bool,
+    /// Its fence fell, and it was to be stopped, whatever was heard later.
+    fell: bool,
     /// It was ordered to stop, with reason.
     stopping: bool,
 }
@@ -48,6 +50,13 @@ pub struct Judge {
     ran: BTreeMap<LeaseId, Millis>,
     /// Placements that ran, were seen to, and are gone.
     ended: BTreeSet<Placement>,
+    /// Where each placement ran last.
+    places: BTreeMap<Placement, HostId>,
+    /// Placements of which their host has lost every trace.
+    traceless: BTreeSet<Placement>,
+    /// Hosts that spoke to the marketplace as it is now, and not only to one that
+    /// was restored since.
+    heard: BTreeSet<HostId>,
     /// Where each lease ever ran.
     been: BTreeSet<(LeaseId, HostId)>,
     /// Of that time, what may be missing on the bill, and why it is honest.
@@ -81,8 +90,11 @@ impl Judge {
     }
 
     /// The marketplace's answer reached the host, which had asked at `asked`.
-    pub fn hears(&mut self, host: HostId, asked: Millis, answer: &SyncResponse) {
-        self.answered.insert(host, asked);
+    pub fn hears(&mut self, host: HostId, asked: Millis, now: Millis, answer: &SyncResponse) {
+        let before = self.answered.insert(host, asked).unwrap_or(0);
+        for run in self.running.values_mut().filter(|run| run.host == host) {
+            run.fell |= is_fenced(&run.ticket, before, now);
+        }
         for stone in &answer.tombstones {
             for epoch in 1..=stone.epoch {
                 self.tombstoned.insert(Placement::new(stone.lease, epoch));
@@ -114,26 +126,49 @@ impl Judge {
         if now > until + STALE {
             self.breaks(|| format!("{placement} was started after its ticket ran out"));
         }
-        if self.ended.contains(&placement) {
+        if self.ended.contains(&placement) && !self.nobody_knows(placement) {
             self.breaks(|| format!("{placement} was started again after it had ended"));
         }
-        let newest = self.newest.entry(placement.lease).or_default();
-        if *newest > placement.epoch {
-            let newest = *newest;
+        let newest = self.newest.get(&placement.lease).copied().unwrap_or(0);
+        let later = (placement.epoch + 1..=newest).map(|it| Placement::new(placement.lease, it));
+        if !later.clone().all(|later| self.nobody_knows(later)) {
             self.breaks(|| format!("{placement} was started after epoch {newest} had run"));
-        } else {
-            *newest = placement.epoch;
         }
+        self.newest.insert(placement.lease, placement.epoch);
+        self.places.insert(placement, host.id);
+        self.traceless.remove(&placement);
         let run = Run {
             host: host.id,
             since: now,
             ticket: ticket.clone(),
             seen: false,
+            fell: false,
             stopping: false,
         };
         self.been.insert((placement.lease, host.id));
         self.running.insert(placement, run);
         self.check_capacity(host);
+    }
+
+    /// Whether a placement was forgotten by the marketplace, and its host has lost
+    /// it too or was not heard since: then nobody can know that its number was
+    /// used.
+    fn nobody_knows(&self, placement: Placement) -> bool {
+        let host = self.places.get(&placement);
+        let unheard = host.is_some_and(|host| !self.heard.contains(host));
+        self.forgotten.contains(&placement.lease)
+            && (unheard || self.traceless.contains(&placement))
+    }
+
+    /// The marketplace hears the host.
+    pub fn speaks(&mut self, host: HostId) {
+        self.heard.insert(host);
+    }
+
+    /// The host has only memory, and lost it.
+    pub fn memory_lost(&mut self, host: HostId) {
+        let here = self.places.iter().filter(|(_, on)| **on == host);
+        self.traceless.extend(here.map(|(placement, _)| *placement));
     }
 
     fn check_capacity(&mut self, host: &Host) {
@@ -169,13 +204,8 @@ impl Judge {
         let ordered = self.tombstoned.contains(&placement);
         let newer = self.ticketed.get(&(*host, placement.lease));
         let newer = newer.is_some_and(|epoch| *epoch > placement.epoch);
-        let fenced = match ticket.guest.on_lost_link {
-            OnLostLink::Keep => false,
-            OnLostLink::Fence { after_seconds } => {
-                let answered = self.answered.get(host).copied().unwrap_or(0);
-                now.saturating_sub(answered) >= u64::from(after_seconds) * 1000
-            }
-        };
+        let answered = self.answered.get(host).copied().unwrap_or(0);
+        let fenced = run.fell || is_fenced(ticket, answered, now);
         if !(over || ordered || newer || fenced) {
             self.breaks(|| format!("{placement} was stopped without any reason"));
         }
@@ -263,6 +293,7 @@ impl Judge {
     /// The marketplace's store is an older one from now on. Of what it forgot it
     /// learns from its hosts, but not at once, nor all that was to be billed.
     pub fn restored(&mut self, present: &[(LeaseRecord, Millis)], hub: &Hub) {
+        self.heard.clear();
         for (lease, stored) in present {
             let old = hub.lease(lease.id);
             let same = old.is_some_and(|old| old.life == lease.life);
@@ -318,6 +349,17 @@ impl Judge {
             self.breaks(|| {
                 format!("lease {id}: {billed} ms are billed of {ran}, {excused} excused")
             });
+        }
+    }
+}
+
+/// Whether the lease's clause stops its guest, so long after the last answer's
+/// question.
+fn is_fenced(ticket: &Ticket, answered: Millis, now: Millis) -> bool {
+    match ticket.guest.on_lost_link {
+        OnLostLink::Keep => false,
+        OnLostLink::Fence { after_seconds } => {
+            now.saturating_sub(answered) >= u64::from(after_seconds) * 1000
         }
     }
 }

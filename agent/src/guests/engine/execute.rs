@@ -187,7 +187,9 @@ impl Engine {
     fn reject(&mut self, ticket: &Ticket, why: Ending) -> Result<(), StepError> {
         let placement = Placement::of(ticket);
         let (host, boot) = (self.config.host, self.config.boot);
-        self.write_receipt(unused_receipt(placement, host, boot, why, self.clock.now()))?;
+        let mut receipt = unused_receipt(placement, host, boot, why, self.clock.now());
+        receipt.claim.clone_from(&ticket.claim);
+        self.write_receipt(receipt)?;
         self.write_ledger(placement, ledger_entry(ticket))?;
         Ok(())
     }

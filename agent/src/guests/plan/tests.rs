@@ -336,7 +336,7 @@ fn a_guest_that_stopped_by_itself_ends_its_lease() {
 
 #[test]
 fn without_libvirt_nothing_is_judged() {
-    insta::assert_snapshot!(running().blind().plan(), @"");
+    insta::assert_snapshot!(running().blind().plan(), @"wake at 5000 s");
     let mut late = running().blind();
     late.now = at(6000);
     insta::assert_snapshot!(

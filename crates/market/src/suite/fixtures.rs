@@ -266,6 +266,7 @@ pub fn usage_record(lease: LeaseId, epoch: u64, seq: u64, running_millis: u64) -
 /// The host's word that a guest is gone.
 pub fn receipt(host: &HostRecord, usage: UsageRecord, reason: EndReason) -> SignedReceipt {
     let receipt = EndReceipt {
+        claim: None,
         lease: usage.lease,
         epoch: usage.epoch,
         host: host.id,

@@ -112,6 +112,7 @@ impl World {
             return self.reply(caller, id, None);
         }
         let host = self.id(caller.host);
+        self.judge.speaks(host);
         let reply = self.hub.sync(id, host, request);
         self.check_placed();
         match reply {
@@ -192,7 +193,7 @@ impl World {
             return self.try_again(host, process);
         };
         if agent.answered(&answer, fences) {
-            self.judge.hears(of, asked, &answer);
+            self.judge.hears(of, asked, now, &answer);
         }
         let gap = SHORTEST_GAP.saturating_sub(now - asked).max(1);
         self.after(gap, Event::Ask(host, process));

@@ -71,6 +71,7 @@ impl World {
             self.judge.excuse(placement.lease, loss);
         }
         if !self.hosts[host].has_disk {
+            self.judge.memory_lost(id);
             // What had ended and was not yet said is gone with the memory.
             for lease in self.leases.clone() {
                 let stored = self.hub.stored(lease);

@@ -4,7 +4,9 @@
 use jiff::Timestamp;
 use surplus_protocol::agent::{SyncRequest, Tombstone};
 use surplus_protocol::ids::{BootId, Epoch, HostId, LeaseId};
-use surplus_protocol::lease::{EndReason, LeaseState, LeaseStatus, SignedTicket, Terms, Ticket};
+use surplus_protocol::lease::{
+    EndReason, GuestPhase, LeaseState, LeaseStatus, SignedTicket, Terms, Ticket,
+};
 
 use super::{Desk, Entry};
 use crate::lease::Event;
@@ -39,7 +41,7 @@ impl<T: Tx> Desk<'_, T> {
             let not_after = now
                 .saturating_add(TICKET_LIFETIME)
                 .unwrap_or(Timestamp::MAX);
-            tickets.push(notary.sign(&Ticket {
+            let mut ticket = Ticket {
                 lease: id,
                 epoch: lease.life.epoch,
                 host: self.host.id,
@@ -49,8 +51,13 @@ impl<T: Tx> Desk<'_, T> {
                 ends_at: lease.ends_at,
                 terms: Some(terms(lease)),
                 guest,
+                claim: None,
                 proof: None,
-            })?);
+            };
+            if !runs(&request.leases, &ticket) {
+                ticket.claim = Some(notary.sign(&bare(&ticket))?);
+            }
+            tickets.push(notary.sign(&ticket)?);
         }
         Ok(tickets)
     }
@@ -155,4 +162,20 @@ fn over(lease: &LeaseRecord, epoch: Epoch) -> Option<EndReason> {
     }
     let dead = !lease.life.is_live();
     (dead || epoch < lease.life.epoch).then(|| lease.life.end_reason.unwrap_or(EndReason::Ended))
+}
+
+/// Whether the host says that the ticket's guest runs: it has kept the ticket.
+fn runs(statuses: &[LeaseStatus], ticket: &Ticket) -> bool {
+    statuses.iter().any(|status| {
+        (status.lease, status.epoch) == (ticket.lease, ticket.epoch)
+            && matches!(status.phase, GuestPhase::Running | GuestPhase::Stopping)
+    })
+}
+
+/// The ticket without what makes it large and what the guest alone needs.
+fn bare(ticket: &Ticket) -> Ticket {
+    let mut bare = ticket.clone();
+    bare.guest.ssh_keys.clear();
+    bare.guest.user_data = None;
+    bare
 }

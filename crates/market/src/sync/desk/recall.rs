@@ -3,7 +3,10 @@
 //! believed, for nobody else could have signed them.
 
 use surplus_protocol::agent::Tombstone;
-use surplus_protocol::lease::{EndReason, LeaseState, LeaseStatus, SignedTicket, Ticket};
+use surplus_protocol::ids::LeaseId;
+use surplus_protocol::lease::{
+    EndReason, EndReceipt, LeaseState, LeaseStatus, SignedTicket, Ticket,
+};
 
 use super::{Desk, Entry};
 use crate::lease::{Event, Lease};
@@ -56,13 +59,54 @@ impl<T: Tx> Desk<'_, T> {
         Ok(())
     }
 
+    /// Takes in what a receipt's claim says of a placement that the store does not
+    /// know of, before the receipt ends it.
+    pub(in crate::sync) async fn recall_ended(
+        &mut self,
+        notary: &impl Notary,
+        receipt: &EndReceipt,
+    ) -> Result<(), StoreError> {
+        let EndReceipt { lease, epoch, .. } = *receipt;
+        let Some(claim) = &receipt.claim else {
+            return Ok(());
+        };
+        let stored = self.known(lease).await?;
+        let is_news =
+            stored.is_none_or(|stored| stored.life.is_live() && stored.life.epoch < epoch);
+        if !is_news {
+            return Ok(());
+        }
+        match notary.recall(claim, self.now) {
+            Ok(ticket)
+                if (ticket.host, ticket.lease, ticket.epoch) == (self.host.id, lease, epoch) =>
+            {
+                self.recall_one(ticket).await
+            }
+            Ok(_) => {
+                self.remarks.push(format!(
+                    "the receipt for lease {lease} makes another's claim"
+                ));
+                Ok(())
+            }
+            Err(error) => {
+                self.remarks.push(format!(
+                    "the claim of the receipt for lease {lease} is not ours: {error}"
+                ));
+                Ok(())
+            }
+        }
+    }
+
+    async fn known(&mut self, id: LeaseId) -> Result<Option<LeaseRecord>, StoreError> {
+        match self.leases.get(&id) {
+            Some(entry) => Ok(Some(entry.lease.clone())),
+            None => self.tx.lease(id).await,
+        }
+    }
+
     async fn recall_one(&mut self, ticket: Ticket) -> Result<(), StoreError> {
         let id = ticket.lease;
-        let stored = match self.leases.get(&id) {
-            Some(entry) => Some(entry.lease.clone()),
-            None => self.tx.lease(id).await?,
-        };
-        let Some(mut lease) = stored else {
+        let Some(mut lease) = self.known(id).await? else {
             return self.take_on(ticket).await;
         };
         if lease.life.epoch >= ticket.epoch {

@@ -45,12 +45,13 @@ impl<T: Tx> Desk<'_, T> {
             .collect())
     }
 
-    pub(in crate::sync) async fn take_receipts(
+    /// Those receipts that are this host's own.
+    pub(in crate::sync) fn read_receipts<'r>(
         &mut self,
         notary: &impl Notary,
-        receipts: &[SignedReceipt],
-    ) -> Result<Vec<ReceiptAck>, StoreError> {
-        let mut acknowledged = Vec::new();
+        receipts: &'r [SignedReceipt],
+    ) -> Vec<(&'r SignedReceipt, EndReceipt)> {
+        let mut read = Vec::new();
         for signed in receipts {
             let receipt = match notary.read(signed) {
                 Ok(receipt) => receipt,
@@ -69,13 +70,23 @@ impl<T: Tx> Desk<'_, T> {
                 ));
                 continue;
             }
-            acknowledged.push(ReceiptAck {
-                lease: receipt.lease,
-                epoch: receipt.epoch,
-            });
-            self.take_receipt(signed, &receipt).await?;
+            read.push((signed, receipt));
         }
-        Ok(acknowledged)
+        read
+    }
+
+    pub(in crate::sync) async fn take_receipts(
+        &mut self,
+        receipts: &[(&SignedReceipt, EndReceipt)],
+    ) -> Result<Vec<ReceiptAck>, StoreError> {
+        for (signed, receipt) in receipts {
+            self.take_receipt(signed, receipt).await?;
+        }
+        let acknowledged = receipts.iter().map(|(_, receipt)| ReceiptAck {
+            lease: receipt.lease,
+            epoch: receipt.epoch,
+        });
+        Ok(acknowledged.collect())
     }
 
     async fn take_receipt(

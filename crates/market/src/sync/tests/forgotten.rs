@@ -149,3 +149,109 @@ fn a_host_cannot_take_a_lease_with_another_hosts_ticket_or_without_one() {
         }
     });
 }
+
+/// The host's word that a placement of the lease has ended, with the ticket's claim.
+fn ended(
+    host: &HostRecord,
+    lease: &LeaseRecord,
+    claim: Option<SignedTicket>,
+    epoch: u64,
+) -> SyncRequest {
+    let usage = usage_record(lease.id, epoch, 3, 90_000);
+    let signed = receipt(host, usage, EndReason::Ended);
+    let mut receipt: EndReceipt = serde_json::from_str(&signed.0).unwrap();
+    receipt.claim = claim;
+    SyncRequest {
+        receipts: vec![SignedReceipt(serde_json::to_string(&receipt).unwrap())],
+        ..quiet(host)
+    }
+}
+
+#[test]
+fn a_ticket_carries_its_claim_without_the_buyers_secrets_until_its_guest_runs() {
+    run(async {
+        let store = MemoryStore::default();
+        let host = host_record(1);
+        furnish(
+            &store,
+            std::slice::from_ref(&host),
+            &[lease_record(1, host.id)],
+        )
+        .await;
+        let answer = synced(&store, second(10), host.id, &quiet(&host)).await;
+        let ticket: Ticket = serde_json::from_str(&answer.response.tickets[0].0).unwrap();
+        assert!(ticket.guest.user_data.is_some());
+        let claim: Ticket = serde_json::from_str(&ticket.claim.unwrap().0).unwrap();
+        assert_eq!(
+            (claim.lease, claim.epoch, claim.terms),
+            (ticket.lease, ticket.epoch, ticket.terms)
+        );
+        assert!(claim.guest.user_data.is_none() && claim.guest.ssh_keys.is_empty());
+        let lease = stored_lease(&store, ticket.lease).await;
+        let answer = synced(&store, second(11), host.id, &says(&host, &lease, 1)).await;
+        let ticket: Ticket = serde_json::from_str(&answer.response.tickets[0].0).unwrap();
+        assert_eq!(ticket.claim, None, "it has it");
+    });
+}
+
+#[test]
+fn a_lease_that_was_taken_and_ended_after_the_backup_is_billed_by_its_receipt() {
+    run(async {
+        let (store, host, lease) = running().await;
+        let claim = ticket(&store, &host, 1).await;
+        let older = MemoryStore::default();
+        furnish(&older, std::slice::from_ref(&host), &[]).await;
+        let answer = synced(
+            &older,
+            second(70),
+            host.id,
+            &ended(&host, &lease, Some(claim), 1),
+        )
+        .await;
+        assert_eq!(answer.response.receipts_acknowledged.len(), 1);
+        let known = stored_lease(&older, lease.id).await;
+        assert_eq!(known.life.state, LeaseState::Settled);
+        assert_eq!((known.owner, known.price), (lease.owner, lease.price));
+        let mut tx = older.read().await.unwrap();
+        assert_eq!(tx.usage(lease.id).await.unwrap()[0].running_millis, 90_000);
+    });
+}
+
+#[test]
+fn a_later_placement_that_ended_after_the_backup_is_known_by_its_receipt() {
+    run(async {
+        let (store, _, lease) = running().await;
+        let two = host_record(2);
+        put(&store, &two, None).await;
+        let claim = ticket(&store, &two, 3).await;
+        synced(
+            &store,
+            second(70),
+            two.id,
+            &ended(&two, &lease, Some(claim), 3),
+        )
+        .await;
+        let known = stored_lease(&store, lease.id).await;
+        assert_eq!((known.host, known.life.epoch), (two.id, 3));
+        assert!(!known.life.is_live(), "{:?}", known.life.state);
+    });
+}
+
+#[test]
+fn a_receipt_without_a_claim_or_with_anothers_ends_nothing() {
+    run(async {
+        let (store, host, lease) = running().await;
+        let (one, two) = (ticket(&store, &host, 3).await, host_record(2));
+        put(&store, &two, None).await;
+        let lower = ticket(&store, &two, 2).await;
+        for claim in [
+            None,
+            Some(one),
+            Some(lower),
+            Some(SignedTicket("forged".into())),
+        ] {
+            synced(&store, second(70), two.id, &ended(&two, &lease, claim, 3)).await;
+            assert_eq!(stored_lease(&store, lease.id).await, lease);
+        }
+    });
+}
