@@ -215,7 +215,7 @@ fn the_lease_ends_offline(machine: &mut Machine, buyer: &Client, order: &Order) 
     machine.shell()?.run(gone, Duration::from_secs(150))?;
     let now: Lease = buyer.ask(&["leases", "brief"])?;
     ensure!(
-        now.state == LeaseState::Active,
+        matches!(now.state, LeaseState::Active | LeaseState::Draining) && now.ended_at.is_none(),
         "the marketplace cannot know of the end: {now:?}"
     );
     machine.set_link(true)?;

@@ -25,6 +25,9 @@ pub const LATE_IMPAIRED: Millis = 5_000;
 /// How long before its end a guest may be asked to power off.
 const GRACE: Millis = 10_000;
 
+/// How long a guest may be ordered before it is made.
+const ORDERED: Millis = 90_000;
+
 /// How late a ticket may be used: the host's clock lags by an answer's way.
 const STALE: Millis = 2_000;
 
@@ -54,9 +57,9 @@ pub struct Judge {
     places: BTreeMap<Placement, HostId>,
     /// Placements of which their host has lost every trace.
     traceless: BTreeSet<Placement>,
-    /// Hosts that spoke to the marketplace as it is now, and not only to one that
-    /// was restored since.
-    heard: BTreeSet<HostId>,
+    /// Since when hosts speak to the marketplace as it is now, and not only to one
+    /// that was restored since.
+    heard: BTreeMap<HostId, Millis>,
     /// Where each lease ever ran.
     been: BTreeSet<(LeaseId, HostId)>,
     /// Of that time, what may be missing on the bill, and why it is honest.
@@ -126,12 +129,12 @@ impl Judge {
         if now > until + STALE {
             self.breaks(|| format!("{placement} was started after its ticket ran out"));
         }
-        if self.ended.contains(&placement) && !self.nobody_knows(placement) {
+        if self.ended.contains(&placement) && !self.nobody_knew(placement, now) {
             self.breaks(|| format!("{placement} was started again after it had ended"));
         }
         let newest = self.newest.get(&placement.lease).copied().unwrap_or(0);
         let later = (placement.epoch + 1..=newest).map(|it| Placement::new(placement.lease, it));
-        if !later.clone().all(|later| self.nobody_knows(later)) {
+        if !later.clone().all(|later| self.nobody_knew(later, now)) {
             self.breaks(|| format!("{placement} was started after epoch {newest} had run"));
         }
         self.newest.insert(placement.lease, placement.epoch);
@@ -151,18 +154,19 @@ impl Judge {
     }
 
     /// Whether a placement was forgotten by the marketplace, and its host has lost
-    /// it too or was not heard since: then nobody can know that its number was
-    /// used.
-    fn nobody_knows(&self, placement: Placement) -> bool {
+    /// it too or was not heard when the next one was ordered: then nobody could know
+    /// that its number was used.
+    fn nobody_knew(&self, placement: Placement, now: Millis) -> bool {
         let host = self.places.get(&placement);
-        let unheard = host.is_some_and(|host| !self.heard.contains(host));
+        let heard = host.and_then(|host| self.heard.get(host));
+        let unheard = heard.is_none_or(|since| now < since + ORDERED);
         self.forgotten.contains(&placement.lease)
             && (unheard || self.traceless.contains(&placement))
     }
 
     /// The marketplace hears the host.
-    pub fn speaks(&mut self, host: HostId) {
-        self.heard.insert(host);
+    pub fn speaks(&mut self, host: HostId, now: Millis) {
+        self.heard.entry(host).or_insert(now);
     }
 
     /// The host has only memory, and lost it.

@@ -39,7 +39,8 @@ impl World {
         };
         let (wake, news) = agent.turn(&self.runtime);
         let (process, died) = (agent.id, boot.disk.is_dead());
-        if !boot.hypervisor.is_away() {
+        let sees = !boot.hypervisor.is_away();
+        if sees {
             boot.looked_at = now;
         }
         let sample = u64::try_from(SAMPLE.as_millis()).unwrap_or(u64::MAX);
@@ -50,7 +51,9 @@ impl World {
             return self.agent_dies(host);
         }
         let id = self.id(host);
-        self.judge.turned(id, now);
+        if sees {
+            self.judge.turned(id, now);
+        }
         self.schedule_turn(host, process, wake);
         if news {
             self.has_news(host);

@@ -112,8 +112,12 @@ impl World {
             return self.reply(caller, id, None);
         }
         let host = self.id(caller.host);
-        self.judge.speaks(host);
         let reply = self.hub.sync(id, host, request);
+        // What it says without showing its tickets counts for nothing.
+        let asks = matches!(&reply, Reply::Answer(answer) if answer.want_tickets);
+        if !asks {
+            self.judge.speaks(host, self.now.get());
+        }
         self.check_placed();
         match reply {
             Reply::Answer(answer) => self.reply(caller, id, Some(answer)),
