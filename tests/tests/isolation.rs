@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -119,7 +118,7 @@ fn cast() -> Cast {
         // As set below.
         host: [0x02, 0, 0, 0, 0, 0x01],
         uplink: ipv4(1),
-        management: Ipv4Addr::from(ipv4(2)),
+        management: ipv4(2),
     }
 }
 
@@ -370,7 +369,7 @@ fn without_any_one_guard_something_comes_through() -> Result<()> {
 fn guests_hear_each_other_only_without_isolation_filter_and_flood_guard() -> Result<()> {
     surplus_tests::test("guests", |lab| {
         let image = Setup::of_the_image(lab)?;
-        let forward = "hook forward priority filter; policy drop;\n\t}\n}\n\n# Every seat";
+        let forward = "hook forward priority filter; policy drop;\n\t}\n}\n# Every seat";
         let open = image
             .clone()
             .with(forward, &forward.replace("drop", "accept"))?;

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 pub mod render;
 
-/// Seats on a host. A guest takes a whole vCPU at least, so that no server of
-/// today can fill them.
-pub const SEATS: u16 = 1000;
+/// Seats on a host. A guest takes a whole vCPU at least, so that only a server of
+/// more processors can want for one. Each costs the host's start some time.
+pub const SEATS: u16 = 250;
 
 /// The guests' bridge.
 pub const BRIDGE: &str = "surplus0";
@@ -23,9 +23,6 @@ pub const BRIDGE: &str = "surplus0";
 /// The host's own address on it, and the length of the network's prefix.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 121, 0, 1);
 pub const PREFIX: u8 = 16;
-
-/// Seats that share the third byte of their addresses.
-const ROW: u16 = 250;
 
 /// The first of the host's ports that are handed on, and how many are a seat's.
 const FIRST_PORT: u16 = 16_384;
@@ -81,9 +78,8 @@ impl Seat {
 
     /// The guest's address behind its host.
     pub fn ipv4(self) -> Ipv4Addr {
-        let (row, column) = ((self.0 - 1) / ROW, (self.0 - 1) % ROW);
-        let network = u32::from(Ipv4Addr::new(10, 121, 0, 0));
-        Ipv4Addr::from(network + (u32::from(row) + 1) * 256 + u32::from(column) + 1)
+        let [high, low] = self.0.to_be_bytes();
+        Ipv4Addr::new(10, 121, 1 + high, low)
     }
 
     /// The host's ports that may be the guest's: as many as any guest may have.
@@ -171,9 +167,9 @@ mod tests {
     #[test]
     fn a_seat_is_written_as_its_number_and_no_other_number_is_read() {
         let seat = Seat::try_from(SEATS).unwrap();
-        assert_eq!(serde_json::to_string(&seat).unwrap(), "1000");
-        assert_eq!(serde_json::from_str::<Seat>("1000").unwrap(), seat);
-        for wrong in ["0", "1001", "-1", "\"1\""] {
+        assert_eq!(serde_json::to_string(&seat).unwrap(), "250");
+        assert_eq!(serde_json::from_str::<Seat>("250").unwrap(), seat);
+        for wrong in ["0", "251", "-1", "\"1\""] {
             assert!(serde_json::from_str::<Seat>(wrong).is_err(), "{wrong}");
         }
     }

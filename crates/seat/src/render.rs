@@ -49,11 +49,11 @@ mod tests {
         let filter = packet_filter();
         for told in [
             "sg1 . 02:53:55:52:00:01,",
-            "sg1000 . 10.121.4.250\n",
+            "sg250 . 10.121.1.250\n",
             "sg2 . 0x025355520002,",
         ] {
             assert!(filter.contains(told), "{told}");
         }
-        assert!(dhcp_leases().ends_with("MACAddress=02:53:55:52:03:e8\nAddress=10.121.4.250\n"));
+        assert!(dhcp_leases().ends_with("MACAddress=02:53:55:52:00:fa\nAddress=10.121.1.250\n"));
     }
 }

@@ -94,7 +94,7 @@ const CHAPTERS: &[Chapter] = &[
     },
     Chapter {
         name: "a domain of the old epoch comes up late",
-        begins: |world| world.insert(&ticket(4, 1), seat(900)),
+        begins: |world| world.insert(&ticket(4, 1), seat(240)),
         is_over: |world| !world.domains.contains_key(&placement(4, 1).domain_name()),
     },
     Chapter {
@@ -168,7 +168,7 @@ impl Story {
                 .with_context(|| format!("could not make {}", files.display()))?;
         }
         let orphan = ticket(ORPHAN, 1);
-        world.start(&orphan, seat(901));
+        world.start(&orphan, seat(241));
         let truth = world.truth.entry(Placement::of(&orphan)).or_default();
         truth.is_orphan = true;
         (CHAPTERS[0].begins)(world);

@@ -38,11 +38,8 @@ impl Setup {
         let path = lab.root().join("systemd/usr/lib/surplus/firewall.nft");
         let text = fs::read_to_string(&path)
             .with_context(|| format!("could not read {}", path.display()))?;
-        let seats = "include \"/usr/lib/surplus/seats.nft\"\n";
-        let (before, after) = text.split_once(seats).context("the filter has no seats")?;
-        let filter = [before, &surplus_seat::render::packet_filter(), after].concat();
         Ok(Self {
-            filter,
+            filter: text + &surplus_seat::render::packet_filter(),
             isolated: true,
         })
     }

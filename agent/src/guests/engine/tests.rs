@@ -592,12 +592,12 @@ async fn an_order_for_what_ended_here_calls_its_receipt_back() {
     rig.restart();
     rig.desire(&[ticket]);
     rig.settle().await;
-    assert_eq!(rig.report().receipts, [receipt.clone()]);
+    assert_eq!(rig.report().receipts, std::slice::from_ref(&receipt));
     assert!(rig.domains().is_empty(), "and it does not run again");
     // Or of nothing, and may have lost any.
     rig.engine.acknowledge(&[], &[ReceiptAck { lease, epoch }]);
     rig.engine.recall();
-    assert_eq!(rig.report().receipts, [receipt.clone()]);
+    assert_eq!(rig.report().receipts, std::slice::from_ref(&receipt));
     rig.restart();
     assert_eq!(rig.report().receipts, [receipt]);
 }
