@@ -137,7 +137,8 @@ impl Judge {
         if !later.clone().all(|later| self.nobody_knew(later, now)) {
             self.breaks(|| format!("{placement} was started after epoch {newest} had run"));
         }
-        self.newest.insert(placement.lease, placement.epoch);
+        self.newest
+            .insert(placement.lease, newest.max(placement.epoch));
         self.places.insert(placement, host.id);
         self.traceless.remove(&placement);
         let run = Run {
