@@ -207,7 +207,8 @@ fn nothing_that_a_hostile_guest_sends_reaches_anybody() -> Result<()> {
     })
 }
 
-/// A guard, what of the filter is to be replaced by what to take it out, and what then comes where.
+/// A guard, what of the filter is to be replaced by what to take it out, and what
+/// then comes where.
 struct Guard {
     what: &'static str,
     out: &'static [(&'static str, &'static str)],
