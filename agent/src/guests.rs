@@ -15,6 +15,7 @@
 //! touches the world stands behind [`hypervisor::Hypervisor`],
 //! [`workshop::Workshop`], [`uplink::Uplink`] and [`clock::Clock`].
 
+pub mod changes;
 pub mod clock;
 pub mod config;
 pub mod console;

@@ -18,14 +18,19 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::changes::{Change, Changes};
 use super::directories::replace;
 use super::placement::Placement;
 use super::uplink::Uplink;
 
 /// Most bytes handed over at once.
 const CHUNK: u64 = 64 << 10;
-/// How often a quiet log is looked at.
+/// Between looks at a log that grows: what a guest writes is gathered so long.
 const LOOK: Duration = Duration::from_millis(500);
+/// Between looks at a log of which no change was heard.
+const QUIET: Duration = Duration::from_secs(30);
+/// Between tries at most, while the marketplace takes nothing.
+const RETRY: Duration = Duration::from_secs(15);
 /// Rotated files that virtlogd may keep.
 const MAX_ROTATED: usize = 9;
 /// How long what is left of an ended guest's console is tried.
@@ -61,6 +66,10 @@ pub struct Follower {
     uplink: Arc<dyn Uplink>,
     position: Position,
     open: Option<File>,
+    /// Where changes are heard of.
+    changes: Option<Arc<Changes>>,
+    /// The open file's.
+    change: Option<Change>,
 }
 
 /// How far a console was handed over.
@@ -87,7 +96,15 @@ impl Follower {
             uplink,
             position,
             open: None,
+            changes: None,
+            change: None,
         }
+    }
+
+    /// The same, not looking at a log that does not change.
+    pub fn hearing(mut self, changes: Option<Arc<Changes>>) -> Self {
+        self.changes = changes;
+        self
     }
 
     /// Follows until `ended` gives what is left of the log and that was handed
@@ -95,6 +112,9 @@ impl Follower {
     /// is written after each chunk that arrived.
     pub async fn run(mut self, mut ended: oneshot::Receiver<LogFiles>) {
         let mut pause = LOOK;
+        // A change was heard of, or something read, since the last pause: what
+        // comes right after it (a new file after a renamed one) is not waited for.
+        let mut lively = true;
         let mut give_up: Option<Instant> = None;
         loop {
             if give_up.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -103,19 +123,24 @@ impl Follower {
             }
             match self.step().await {
                 Ok(true) => {
-                    pause = LOOK;
+                    (pause, lively) = (LOOK, true);
                     continue;
                 }
                 Ok(false) if self.held.is_some() => return,
-                Ok(false) => pause = LOOK,
+                Ok(false) => {
+                    let quiet = !lively && self.change.is_some();
+                    pause = if quiet { QUIET } else { LOOK };
+                }
                 Err(error) => {
                     tracing::debug!(placement = %self.placement, %error, "console not handed over");
-                    pause = (pause * 2).min(Duration::from_secs(15));
+                    (pause, lively) = ((pause * 2).clamp(LOOK, RETRY), true);
                 }
             }
-            // Cancel safe: a oneshot is only looked at, sleep takes nothing.
+            // Cancel safe: a oneshot and a change are only looked at, sleep takes
+            // nothing.
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause) => lively = false,
+                () = heard(self.change.as_ref()), if !lively => lively = true,
                 files = &mut ended, if self.held.is_none() => {
                     let Ok(files) = files else { return };
                     self.held = Some(files);
@@ -190,7 +215,8 @@ impl Follower {
                 None => return Ok(Chunk::Nothing),
             },
         };
-        self.open = Some(self.open_file(next)?);
+        let file = self.open_file(next)?;
+        self.take_up(file);
         self.position = Position {
             inode: next,
             within: 0,
@@ -223,8 +249,17 @@ impl Follower {
         if file.metadata()?.len() < self.position.within {
             self.position.within = 0;
         }
-        self.open = Some(file);
+        self.take_up(file);
         Ok(true)
+    }
+
+    /// From now on this file is read, and its changes are heard of.
+    fn take_up(&mut self, file: File) {
+        self.change = self
+            .changes
+            .as_ref()
+            .and_then(|changes| changes.of(&file).ok());
+        self.open = Some(file);
     }
 
     /// The log's files, newest first.
@@ -251,6 +286,14 @@ impl Follower {
         path.map_or(Err(io::ErrorKind::NotFound.into()), |(_, path)| {
             File::open(path)
         })
+    }
+}
+
+/// Waits for a change; for ever, where none is heard of.
+async fn heard(change: Option<&Change>) {
+    match change {
+        Some(change) => change.seen().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,13 +10,17 @@ use camino::Utf8Path;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::changes::Changes;
 use super::console::{self, Follower, LogFiles};
 use super::placement::Placement;
 use super::uplink::Uplink;
 
 /// All consoles of this host's guests.
-#[derive(Debug, Default)]
-pub(super) struct Consoles(Mutex<Followed>);
+#[derive(Debug)]
+pub(super) struct Consoles {
+    followed: Mutex<Followed>,
+    changes: Option<Arc<Changes>>,
+}
 
 #[derive(Debug, Default)]
 struct Followed {
@@ -42,8 +46,18 @@ impl Drop for Task {
 }
 
 impl Consoles {
+    /// None yet. Call within a tokio runtime.
+    pub(super) fn new() -> Self {
+        let changes = Changes::new()
+            .inspect_err(|error| tracing::warn!(%error, "consoles are looked at by the clock"));
+        Self {
+            followed: Mutex::default(),
+            changes: changes.ok().map(Arc::new),
+        }
+    }
+
     fn followed(&self) -> MutexGuard<'_, Followed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Follows the console that is logged at `log`, if nobody does yet.
@@ -53,6 +67,7 @@ impl Consoles {
         followed.live.entry(placement).or_insert_with(|| {
             let (ended, end) = oneshot::channel();
             let follower = Follower::new(placement, log, Arc::clone(uplink));
+            let follower = follower.hearing(self.changes.clone());
             let task = Task(tokio::spawn(follower.run(end)));
             Console { ended, task }
         });

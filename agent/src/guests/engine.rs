@@ -26,7 +26,6 @@ use super::config::GuestsConfig;
 use super::deadlines::Deadlines;
 use super::forwards::{self, PortMap};
 use super::hypervisor::{DomainState, Hypervisor, ObservedDomain};
-use super::meter::Sample;
 use super::placement::Placement;
 use super::plan::{Desired, Making, Plan, World, plan};
 use super::prepare::{Cure, PrepareError};
@@ -237,7 +236,7 @@ impl Engine {
             let domains = self.look(&mut problems).await;
             self.keep_deadlines(domains.as_deref(), &mut problems);
             self.keep_forwards(&mut problems).await;
-            self.sample_all(domains.as_deref()).await;
+            self.sample_all(domains.as_deref());
             let plan = self.plan(domains.as_deref());
             problems.extend(plan.problems);
             wake_at = plan.wake_at;
@@ -376,7 +375,7 @@ impl Engine {
     }
 
     /// Looks at what the running guests used, when it is time to.
-    async fn sample_all(&mut self, domains: Option<&[ObservedDomain]>) {
+    fn sample_all(&mut self, domains: Option<&[ObservedDomain]>) {
         let (Some(domains), now) = (domains, self.clock.boot_millis()) else {
             self.look_at_processes();
             return;
@@ -396,10 +395,9 @@ impl Engine {
                 .filter(|record| !matches!(record.stage, Stage::Accepted | Stage::Starting { .. }))
                 .map(Record::placement)
                 .find(|placement| placement.domain_name() == domain.name);
-            if let Some(placement) = placement {
-                self.config.pulse.beat();
-                self.sample(placement, domain.state == DomainState::Running, true)
-                    .await;
+            if let Some(record) = placement.and_then(|it| self.records.get_mut(&it)) {
+                let running = domain.state == DomainState::Running;
+                record.meter.look(now, running, domain.usage);
             }
         }
     }
@@ -437,13 +435,7 @@ impl Engine {
             return;
         };
         match usage {
-            Ok(usage) => record.meter.sample(Sample {
-                at_boot_millis,
-                running,
-                cpu_nanos: usage.cpu_nanos,
-                rx_bytes: usage.rx_bytes,
-                tx_bytes: usage.tx_bytes,
-            }),
+            Ok(usage) => record.meter.look(at_boot_millis, running, usage),
             // That it runs was seen; the other counters catch up later.
             Err(error) if seen => {
                 tracing::debug!(%placement, %error, "a guest's counters were not read");

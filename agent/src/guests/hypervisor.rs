@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use surplus_guard::guests::Processes;
@@ -15,7 +16,7 @@ pub mod fake;
 
 /// Makes, lists and ends domains. Every call is idempotent by domain name.
 pub trait Hypervisor: Send + Sync + fmt::Debug {
-    /// Every active domain that carries our metadata.
+    /// Every active domain that carries our metadata, with what it used.
     fn domains(&self) -> BoxFuture<'_, Result<Vec<ObservedDomain>, HypervisorError>>;
 
     /// What a domain used since it was made; `interface` is its tap's name.
@@ -59,7 +60,8 @@ pub struct ObservedDomain {
     pub name: String,
     pub state: DomainState,
     /// Our metadata element, as XML.
-    pub metadata: String,
+    pub metadata: Arc<str>,
+    pub usage: DomainUsage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +72,17 @@ pub enum DomainState {
     Dead,
 }
 
+/// What a domain used since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DomainUsage {
     pub cpu_nanos: u64,
+    /// `None` where its interface could not be read.
+    pub traffic: Option<Traffic>,
+}
+
+/// Bytes that a guest received and sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
     pub rx_bytes: u64,
     pub tx_bytes: u64,
 }
@@ -156,6 +166,18 @@ impl From<surplus_libvirt::Error> for HypervisorError {
     }
 }
 
+impl From<surplus_libvirt::Stats> for DomainUsage {
+    fn from(stats: surplus_libvirt::Stats) -> Self {
+        Self {
+            cpu_nanos: stats.cpu_nanos,
+            traffic: stats.interface.map(|bytes| Traffic {
+                rx_bytes: bytes.received,
+                tx_bytes: bytes.sent,
+            }),
+        }
+    }
+}
+
 fn unless_gone(result: Result<(), surplus_libvirt::Error>) -> Result<(), HypervisorError> {
     match result {
         Err(error) if error.kind() == Kind::NoDomain => Ok(()),
@@ -177,6 +199,7 @@ impl Hypervisor for LibvirtHypervisor {
                     name: domain.name,
                     state,
                     metadata: domain.metadata?,
+                    usage: domain.stats.into(),
                 })
             });
             Ok(ours.collect())
@@ -188,15 +211,7 @@ impl Hypervisor for LibvirtHypervisor {
         name: &'a str,
         interface: &'a str,
     ) -> BoxFuture<'a, Result<DomainUsage, HypervisorError>> {
-        Box::pin(async move {
-            let stats = self.libvirt.stats(name, interface).await?;
-            let bytes = stats.interface.unwrap_or_default();
-            Ok(DomainUsage {
-                cpu_nanos: stats.cpu_nanos,
-                rx_bytes: bytes.received,
-                tx_bytes: bytes.sent,
-            })
-        })
+        Box::pin(async move { Ok(self.libvirt.stats(name, interface).await?.into()) })
     }
 
     fn create<'a>(

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use surplus_protocol::lease::UsageRecord;
 
+use super::hypervisor::{DomainUsage, Traffic};
 use super::placement::Placement;
 
 /// Unacknowledged records kept before older ones are thinned.
@@ -72,6 +73,23 @@ impl Meter {
             .recorded_at
             .get_or_insert(sample.at_boot_millis);
         self.counted.last = Some(sample);
+    }
+
+    /// Takes in what a look at a domain showed.
+    pub fn look(&mut self, at_boot_millis: u64, running: bool, usage: DomainUsage) {
+        let last = self.counted.last.unwrap_or_default();
+        // What could not be read has not fallen to nothing.
+        let traffic = usage.traffic.unwrap_or(Traffic {
+            rx_bytes: last.rx_bytes,
+            tx_bytes: last.tx_bytes,
+        });
+        self.sample(Sample {
+            at_boot_millis,
+            running,
+            cpu_nanos: usage.cpu_nanos,
+            rx_bytes: traffic.rx_bytes,
+            tx_bytes: traffic.tx_bytes,
+        });
     }
 
     /// Takes in that the guest was seen, without its counters.
@@ -233,6 +251,24 @@ mod tests {
         meter.stopped(60_000);
         let record = meter.close(placement(), Timestamp::UNIX_EPOCH);
         assert_eq!(record.running_millis, 13_000);
+    }
+
+    #[test]
+    fn an_interface_that_cannot_be_read_once_is_not_billed_twice() {
+        let mut meter = Meter::default();
+        let traffic = |bytes| Traffic {
+            rx_bytes: bytes,
+            tx_bytes: bytes,
+        };
+        for (seconds, traffic) in [(1, Some(traffic(70))), (2, None), (3, Some(traffic(100)))] {
+            let usage = DomainUsage {
+                cpu_nanos: 0,
+                traffic,
+            };
+            meter.look(seconds * 1000, true, usage);
+        }
+        let record = meter.close(placement(), Timestamp::UNIX_EPOCH);
+        assert_eq!((record.rx_bytes, record.tx_bytes), (100, 100));
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl LocalWorkshop {
         Ok(Self {
             images: ImageStore::new(directories.images(), config.image_cache_bytes),
             directories,
-            consoles: Consoles::default(),
+            consoles: Consoles::new(),
             uplink,
             qemu_img: config.qemu_img.clone(),
             bridge: config.bridge.clone(),

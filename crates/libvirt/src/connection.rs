@@ -1,19 +1,21 @@
 //! The connection, the thread that owns it, and the calls it makes.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread;
 use std::time::Duration;
+use std::{mem, thread};
 
 use tokio::sync::{broadcast, oneshot};
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
 use virt::error::{Error as VirtError, ErrorNumber};
 
-use crate::domain::{Domain, InterfaceBytes, State, Stats};
+use crate::domain::{Domain, InterfaceBytes, Stats};
 use crate::error::{Error, Kind};
 use crate::events::{self, Lifecycle, Registration};
+use crate::look::look;
 
 /// How many events a slow listener may fall behind before it loses some.
 const EVENT_BACKLOG: usize = 256;
@@ -40,8 +42,13 @@ pub struct Libvirt {
     thread: Arc<Mutex<Thread>>,
     /// Threads in calls past their deadline.
     hung: Arc<AtomicUsize>,
+    /// Of the domains that the last look saw.
+    metadata: Arc<Mutex<Metadata>>,
     events: broadcast::Sender<Lifecycle>,
 }
+
+/// Metadata by UUID and ID of the domain: what is started anew has another ID.
+type Metadata = HashMap<(String, Option<u32>), Option<Arc<str>>>;
 
 /// The thread that makes the calls now.
 struct Thread {
@@ -72,6 +79,7 @@ impl Libvirt {
             deadline: DEADLINE,
             thread: Arc::new(Mutex::new(Thread { number: 0, jobs })),
             hung: Arc::default(),
+            metadata: Arc::default(),
             events,
         })
     }
@@ -136,19 +144,37 @@ impl Libvirt {
         .await
     }
 
-    /// Every active domain, with the metadata element of `namespace`.
+    /// Every active domain, with the metadata element of `namespace`. That is
+    /// asked for once: it stays what its domain was made with.
     pub async fn domains(&self, namespace: &'static str) -> Result<Vec<Domain>, Error> {
+        let memory = Arc::clone(&self.metadata);
         self.call("list", "domains", move |connect| {
-            let handles = connect.list_all_domains(virt_sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
-            let mut domains = Vec::with_capacity(handles.len());
-            for handle in handles {
-                // A domain may end between the list and the look.
-                match describe(&handle, namespace) {
-                    Ok(domain) => domains.push(domain),
-                    Err(error) if error.code() == ErrorNumber::NoDomain => {}
-                    Err(error) => return Err(error),
-                }
+            // Not locked meanwhile: this call may hang.
+            let memory = || memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = mem::take(&mut *memory());
+            let (mut domains, mut now) = (Vec::new(), Metadata::new());
+            for seen in look(connect)? {
+                let (name, uuid) = (seen.handle.get_name()?, seen.handle.get_uuid_string()?);
+                let instance = (uuid.clone(), seen.handle.get_id());
+                let metadata = match known.remove(&instance) {
+                    Some(metadata) => metadata,
+                    None => match metadata(&seen.handle, namespace) {
+                        Ok(metadata) => metadata,
+                        // It ended between the one call and the other.
+                        Err(error) if error.code() == ErrorNumber::NoDomain => continue,
+                        Err(error) => return Err(error),
+                    },
+                };
+                now.insert(instance, metadata.clone());
+                domains.push(Domain {
+                    name,
+                    uuid,
+                    state: seen.state,
+                    metadata,
+                    stats: seen.stats,
+                });
             }
+            *memory() = now;
             Ok(domains)
         })
         .await
@@ -168,24 +194,6 @@ impl Libvirt {
             Handle::create_xml(connect, &xml, virt_sys::VIR_DOMAIN_NONE).map(drop)
         })
         .await
-    }
-
-    /// The domain of this name, or `None`.
-    pub async fn lookup(
-        &self,
-        name: &str,
-        namespace: &'static str,
-    ) -> Result<Option<Domain>, Error> {
-        let found = self
-            .on_domain("look up domain", name, move |handle| {
-                describe(handle, namespace)
-            })
-            .await;
-        match found {
-            Ok(domain) => Ok(Some(domain)),
-            Err(error) if error.kind() == Kind::NoDomain => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     /// Asks the guest to power off (ACPI). It may ignore that.
@@ -230,7 +238,6 @@ impl Libvirt {
                 });
             Ok(Stats {
                 cpu_nanos: info.cpu_time,
-                memory_bytes: info.memory.saturating_mul(1024),
                 interface,
             })
         })
@@ -326,20 +333,13 @@ impl Libvirt {
     }
 }
 
-fn describe(handle: &Handle, namespace: &str) -> Result<Domain, VirtError> {
-    let (state, _reason) = handle.get_state()?;
+fn metadata(handle: &Handle, namespace: &str) -> Result<Option<Arc<str>>, VirtError> {
     let element = virt_sys::VIR_DOMAIN_METADATA_ELEMENT.cast_signed();
-    let metadata = match handle.get_metadata(element, Some(namespace), 0) {
-        Ok(metadata) => Some(metadata),
-        Err(error) if error.code() == ErrorNumber::NoDomainMetadata => None,
-        Err(error) => return Err(error),
-    };
-    Ok(Domain {
-        name: handle.get_name()?,
-        uuid: handle.get_uuid_string()?,
-        state: State::from_raw(state),
-        metadata,
-    })
+    match handle.get_metadata(element, Some(namespace), 0) {
+        Ok(metadata) => Ok(Some(metadata.into())),
+        Err(error) if error.code() == ErrorNumber::NoDomainMetadata => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// How far a call has come.

@@ -1,5 +1,7 @@
 //! What libvirt knows of a domain, as plain values.
 
+use std::sync::Arc;
+
 /// One active domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
@@ -8,7 +10,8 @@ pub struct Domain {
     pub uuid: String,
     pub state: State,
     /// The metadata element of the namespace that was asked for, as XML.
-    pub metadata: Option<String>,
+    pub metadata: Option<Arc<str>>,
+    pub stats: Stats,
 }
 
 /// What a domain does (`virDomainState`).
@@ -42,8 +45,6 @@ impl State {
 pub struct Stats {
     /// CPU time, in nanoseconds.
     pub cpu_nanos: u64,
-    /// Memory that the guest has, in bytes.
-    pub memory_bytes: u64,
     /// `None` where the interface could not be read.
     pub interface: Option<InterfaceBytes>,
 }

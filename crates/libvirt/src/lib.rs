@@ -17,6 +17,7 @@ mod connection;
 mod domain;
 mod error;
 mod events;
+mod look;
 
 pub use connection::Libvirt;
 pub use domain::{Domain, InterfaceBytes, State, Stats};

@@ -309,7 +309,7 @@ impl<'a> Stage<'a> {
     fn act(&mut self, ask: Ask) -> Answer {
         let world = &mut self.world;
         match ask {
-            Ask::Domains => Answer::Domains(world.metadata()),
+            Ask::Domains => Answer::Domains(world.seen()),
             Ask::Usage { name } => world.usage_of(&name).map_or(Answer::Fail, Answer::Usage),
             Ask::Create { name, xml } if world.create(&name, &xml) => Answer::Go,
             Ask::Create { .. } => Answer::Fail,

@@ -69,6 +69,15 @@ impl From<GuestsReport> for Report {
     }
 }
 
+/// A domain that is there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Domain {
+    pub name: String,
+    pub metadata: String,
+    /// Since it was made.
+    pub millis: u64,
+}
+
 /// What the world answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
@@ -77,8 +86,7 @@ pub enum Answer {
     /// The story is over: the agent ends.
     End,
     Orders(Box<Orders>),
-    /// Names and metadata.
-    Domains(Vec<(String, String)>),
+    Domains(Vec<Domain>),
     /// Milliseconds since the domain was made.
     Usage(u64),
     Image(Vec<u8>),

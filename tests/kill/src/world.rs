@@ -13,7 +13,7 @@ use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::{EndReceipt, Ticket, UsageRecord};
 use surplus_seat::Seat;
 
-use crate::wire::{Orders, Report};
+use crate::wire::{self, Orders, Report};
 
 /// When the story begins, in seconds since 1970, and how long before that the
 /// host booted, in milliseconds.
@@ -87,10 +87,14 @@ impl World {
         self.judge_ends();
     }
 
-    pub fn metadata(&self) -> Vec<(String, String)> {
+    pub fn seen(&self) -> Vec<wire::Domain> {
         let domains = self.domains.iter();
         domains
-            .map(|(name, domain)| (name.clone(), domain.metadata.clone()))
+            .map(|(name, domain)| wire::Domain {
+                name: name.clone(),
+                metadata: domain.metadata.clone(),
+                millis: self.now - domain.made_at,
+            })
             .collect()
     }
 

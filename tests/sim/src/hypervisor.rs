@@ -144,7 +144,8 @@ impl Hypervisor for SimHypervisor {
             let domains = state.domains.iter().map(|(name, domain)| ObservedDomain {
                 name: name.clone(),
                 state: DomainState::Running,
-                metadata: domain.metadata.clone(),
+                metadata: domain.metadata.as_str().into(),
+                usage: DomainUsage::default(),
             });
             Ok(domains.collect())
         })

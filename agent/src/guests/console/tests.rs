@@ -135,3 +135,30 @@ async fn the_last_words_arrive_after_the_files_are_gone() {
         .unwrap();
     assert_eq!(rig.shown(), "one\ntwo\n");
 }
+
+#[tokio::test]
+async fn a_quiet_log_is_heard_of_when_it_is_written_to_or_rotated() {
+    let rig = rig();
+    let changes = Arc::new(Changes::new().unwrap());
+    let follower = rig.follower().hearing(Some(changes));
+    let (_end, ended) = oneshot::channel();
+    let following = tokio::spawn(follower.run(ended));
+    let shown = async |text: &str| {
+        while rig.shown() != text {
+            rig.uplink.heard.notified().await;
+        }
+    };
+    let before = Instant::now();
+    rig.write("one\n");
+    shown("one\n").await;
+    // Long enough for it to look no more by the clock.
+    tokio::time::sleep(3 * LOOK).await;
+    rig.write("two\n");
+    shown("one\ntwo\n").await;
+    tokio::time::sleep(3 * LOOK).await;
+    rig.rotate(3);
+    rig.write("three\n");
+    shown("one\ntwo\nthree\n").await;
+    assert!(before.elapsed() < QUIET, "{:?}", before.elapsed());
+    following.abort();
+}

@@ -95,7 +95,8 @@ impl Hypervisor for FakeHypervisor {
             let observed = state.domains.iter().map(|(name, domain)| ObservedDomain {
                 name: name.clone(),
                 state: domain.state,
-                metadata: domain.xml.clone(),
+                metadata: domain.xml.as_str().into(),
+                usage: domain.usage,
             });
             Ok(observed.collect())
         })

@@ -1,6 +1,7 @@
 use newtype_uuid::GenericUuid as _;
 use uuid::Uuid;
 
+use super::super::hypervisor::DomainUsage;
 use super::super::record::{Record, Stage};
 use super::super::store::{LedgerEntry, ledger_entry};
 use super::super::test_ticket;
@@ -90,7 +91,8 @@ impl Script {
         let domain = ObservedDomain {
             name,
             state,
-            metadata,
+            metadata: metadata.into(),
+            usage: DomainUsage::default(),
         };
         self.domains.as_mut().unwrap().push(domain);
         self
@@ -370,11 +372,11 @@ fn a_guest_whose_record_is_lost_is_adopted_unless_a_later_epoch_was_here() {
     );
     let mut strange = script(1200);
     let name = "other".to_owned();
-    let metadata = "<guest/>".to_owned();
     strange.domains = Some(vec![ObservedDomain {
         name,
         state: DomainState::Running,
-        metadata,
+        metadata: "<guest/>".into(),
+        usage: DomainUsage::default(),
     }]);
     insta::assert_snapshot!(
         strange.plan(),

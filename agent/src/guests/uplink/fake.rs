@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 use surplus_protocol::Digest;
+use tokio::sync::Notify;
 
 use super::{ByteStream, Uplink, UplinkError};
 use crate::guests::placement::Placement;
@@ -34,6 +35,8 @@ pub struct FakeUplink {
     pub offsets: Mutex<Vec<u64>>,
     pub consoles: Mutex<BTreeMap<Placement, Vec<u8>>>,
     pub offline: Mutex<bool>,
+    /// Something of a console arrived.
+    pub heard: Notify,
 }
 
 impl FakeUplink {
@@ -117,6 +120,7 @@ impl Uplink for FakeUplink {
                 let skip = usize::try_from(skip).unwrap().min(bytes.len());
                 console.extend_from_slice(&bytes[skip..]);
             }
+            self.heard.notify_one();
             Ok(console.len() as u64)
         })
     }

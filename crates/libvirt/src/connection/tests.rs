@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
+use crate::domain::State;
 use crate::events::Moment;
 
 const NAMESPACE: &str = "https://example.org/guests";
@@ -14,6 +15,12 @@ fn xml(name: &str) -> String {
          <metadata><g:guest xmlns:g='{NAMESPACE}' lease='7'/></metadata>\
          <os><type>hvm</type></os></domain>"
     )
+}
+
+/// The one domain with metadata of ours.
+async fn ours(libvirt: &Libvirt) -> Option<Domain> {
+    let mut domains = libvirt.domains(NAMESPACE).await.unwrap().into_iter();
+    domains.find(|domain| domain.metadata.is_some())
 }
 
 #[tokio::test]
@@ -30,20 +37,15 @@ async fn a_transient_domain_lives_from_create_to_destroy() {
     let mut events = libvirt.events();
 
     libvirt.create("guest-a", xml("guest-a")).await.unwrap();
-    let domain = libvirt.lookup("guest-a", NAMESPACE).await.unwrap().unwrap();
-    assert_eq!(domain.state, State::Running);
+    let domain = ours(&libvirt).await.unwrap();
+    assert_eq!(
+        (domain.name.as_str(), domain.state),
+        ("guest-a", State::Running)
+    );
     assert!(
         domain.metadata.as_deref().unwrap().contains("lease=\"7\""),
         "{domain:?}"
     );
-    let ours: Vec<_> = libvirt
-        .domains(NAMESPACE)
-        .await
-        .unwrap()
-        .into_iter()
-        .filter(|domain| domain.metadata.is_some())
-        .collect();
-    assert_eq!(ours, [domain]);
     assert!(
         libvirt
             .stats("guest-a", "none")
@@ -54,12 +56,28 @@ async fn a_transient_domain_lives_from_create_to_destroy() {
     );
 
     libvirt.suspend("guest-a").await.unwrap();
-    let paused = libvirt.lookup("guest-a", NAMESPACE).await.unwrap().unwrap();
-    assert_eq!(paused.state, State::Paused);
+    let paused = ours(&libvirt).await.unwrap();
+    assert_eq!(
+        paused,
+        Domain {
+            state: State::Paused,
+            ..domain
+        }
+    );
     libvirt.resume("guest-a").await.unwrap();
 
     libvirt.destroy("guest-a").await.unwrap();
-    assert_eq!(libvirt.lookup("guest-a", NAMESPACE).await.unwrap(), None);
+    assert_eq!(ours(&libvirt).await, None);
+
+    // What is made anew is another, of whatever name.
+    let other = xml("guest-a").replace("lease='7'", "lease='8'");
+    libvirt.create("guest-a", other).await.unwrap();
+    let domain = ours(&libvirt).await.unwrap();
+    assert!(
+        domain.metadata.as_deref().unwrap().contains("lease=\"8\""),
+        "{domain:?}"
+    );
+    libvirt.destroy("guest-a").await.unwrap();
 
     let mut moments = Vec::new();
     while !moments.contains(&Moment::Stopped) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use surplus_agent::guests::hypervisor::{
-    DomainState, DomainUsage, Hint, Hypervisor, HypervisorError, ObservedDomain,
+    DomainState, DomainUsage, Hint, Hypervisor, HypervisorError, ObservedDomain, Traffic,
 };
 use tokio::sync::broadcast;
 
@@ -31,6 +31,17 @@ impl Asking {
     }
 }
 
+/// What a domain used that was made so many milliseconds ago.
+fn usage(millis: u64) -> DomainUsage {
+    DomainUsage {
+        cpu_nanos: millis * 1_000_000,
+        traffic: Some(Traffic {
+            rx_bytes: millis,
+            tx_bytes: millis,
+        }),
+    }
+}
+
 fn failed() -> HypervisorError {
     HypervisorError {
         what: "the hypervisor failed, as it was told to".to_owned(),
@@ -44,10 +55,11 @@ impl Hypervisor for Asking {
             let Answer::Domains(domains) = self.world.ask(&Ask::Domains) else {
                 return Err(failed());
             };
-            let observed = domains.into_iter().map(|(name, metadata)| ObservedDomain {
-                name,
+            let observed = domains.into_iter().map(|domain| ObservedDomain {
+                name: domain.name,
                 state: DomainState::Running,
-                metadata,
+                metadata: domain.metadata.into(),
+                usage: usage(domain.millis),
             });
             Ok(observed.collect())
         })
@@ -63,11 +75,7 @@ impl Hypervisor for Asking {
             let Answer::Usage(millis) = self.world.ask(&Ask::Usage { name }) else {
                 return Err(failed());
             };
-            Ok(DomainUsage {
-                cpu_nanos: millis * 1_000_000,
-                rx_bytes: millis,
-                tx_bytes: millis,
-            })
+            Ok(usage(millis))
         })
     }
 
