@@ -123,15 +123,17 @@ impl Meter {
         }
     }
 
-    /// Whether a record is due: the last look was `interval_millis` after the
-    /// one that the last record was made of. Without a look there is nothing
-    /// new to record.
+    /// Whether a record is due: a mark of the boot-time clock, one each
+    /// `interval_millis`, lies between the look that the last record was made of
+    /// and the last one. So all guests' records are made, and sent, together.
+    /// Without a look there is nothing new to record.
     pub fn is_due(&self, interval_millis: u64) -> bool {
         let looked = self.counted.last.map(|last| last.at_boot_millis);
         let (Some(recorded), Some(looked)) = (self.counted.recorded_at, looked) else {
             return false;
         };
-        looked.saturating_sub(recorded) >= interval_millis
+        let interval = interval_millis.max(1);
+        looked / interval > recorded / interval
     }
 
     /// Makes the next record and keeps it until it is acknowledged.
@@ -291,11 +293,11 @@ mod tests {
     #[test]
     fn records_are_kept_until_acknowledged() {
         let mut meter = Meter::default();
-        meter.sample(at(0, true));
+        meter.sample(at(20, true));
         meter.sample(at(59, true));
         assert!(!meter.is_due(60_000));
         for minute in 1..=3 {
-            meter.sample(at(minute * 60, true));
+            meter.sample(at(minute * 60 + minute, true));
             assert!(meter.is_due(60_000));
             meter.record(placement(), Timestamp::UNIX_EPOCH);
             assert!(!meter.is_due(60_000));

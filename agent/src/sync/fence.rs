@@ -20,6 +20,7 @@ use surplus_protocol::agent::Tombstone;
 use surplus_protocol::ids::{Epoch, LeaseId};
 use surplus_protocol::lease::{EndReason, LeaseStatus, OnLostLink};
 use surplus_stage::Stage;
+use tokio::sync::Notify;
 
 use super::Workload;
 use crate::clock::since_boot;
@@ -117,6 +118,8 @@ fn millis(time: Duration) -> u64 {
 #[derive(Clone, Debug)]
 pub struct FenceBook {
     shared: Arc<Mutex<Shared>>,
+    /// Tells the watch of new orders.
+    ordered: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -145,6 +148,7 @@ impl FenceBook {
         };
         Self {
             shared: Arc::new(Mutex::new(shared)),
+            ordered: Arc::default(),
         }
     }
 
@@ -174,6 +178,7 @@ impl FenceBook {
             }
             workload.order(desired);
         });
+        self.ordered.notify_one();
     }
 
     /// What an earlier agent of this boot left: nothing is ordered, and fences
@@ -210,9 +215,13 @@ impl FenceBook {
         });
     }
 
-    /// Looks every moment, for ever.
+    /// Looks every moment while there is a clause, for ever.
     pub async fn watch(self, workload: impl Workload, consoles: crate::stages::Announcer) {
         loop {
+            // Without a clause there is nothing to look for.
+            while self.with(|shared| shared.fences.clauses.is_empty()) {
+                self.ordered.notified().await;
+            }
             tokio::time::sleep(LOOK).await;
             self.enforce(since_boot(), &workload, &*consoles);
         }
@@ -283,6 +292,26 @@ mod tests {
         assert_eq!(tombstones(&guests), [Placement::of(&short)]);
         assert_eq!(guests.orders.lock().unwrap().len(), 3);
         assert_eq!(recorded.lines().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clause_is_watched_from_its_order_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let (guests, recorded) = (FakeGuests::default(), Arc::new(Recorded::default()));
+        let book = FenceBook::open(directory.path().join("fences.json"));
+        let watching = tokio::spawn(book.clone().watch(guests.clone(), recorded));
+        // It has found nothing to watch.
+        tokio::time::sleep(10 * LOOK).await;
+        let short = fenced(1);
+        let desired = Desired {
+            tickets: vec![short.clone()],
+            ..Desired::default()
+        };
+        // Since the boot of the computer there was no answer.
+        book.order(Duration::ZERO, desired, &[], &guests);
+        tokio::time::sleep(2 * LOOK).await;
+        assert_eq!(tombstones(&guests), [Placement::of(&short)]);
+        watching.abort();
     }
 
     #[test]

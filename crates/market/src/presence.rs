@@ -42,6 +42,11 @@ pub struct Presence {
 }
 
 impl Presence {
+    /// Since when this process listens.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
     /// For how long this process has listened.
     pub fn has_listened(&self, now: Timestamp) -> SignedDuration {
         now.duration_since(self.since)

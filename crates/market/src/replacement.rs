@@ -152,7 +152,7 @@ pub(crate) async fn decide_lost<T: Tx>(
         let from = lease.host;
         // What it holds there is its own to take again.
         give_back(&mut candidates, lease);
-        let waits = alarm || !may_know_all(lease, presence, now);
+        let waits = alarm || !may_know_all(lease, presence.since(), now);
         let step = match fate(lease, &candidates, now, book, waits) {
             Fate::Waits => None,
             Fate::Goes(host) => Some(lease.place_anew(host)),
@@ -183,13 +183,13 @@ pub(crate) async fn decide_lost<T: Tx>(
 }
 
 /// Whether a host with a later placement of the lease would have been heard by
-/// now, or has stopped it by the clause.
-fn may_know_all(lease: &LeaseRecord, presence: &Presence, now: Timestamp) -> bool {
+/// now, or has stopped it by the clause: this process listens `since` then.
+pub(crate) fn may_know_all(lease: &LeaseRecord, since: Timestamp, now: Timestamp) -> bool {
     let OnLostLink::Fence { after_seconds } = lease.on_lost_link else {
         return true;
     };
     let fence = SignedDuration::from_secs(after_seconds.into());
-    presence.has_listened(now) > fence + FENCE_MARGIN || !stands(Safeguard::Restart)
+    now.duration_since(since) > fence + FENCE_MARGIN || !stands(Safeguard::Restart)
 }
 
 fn fate<'a>(

@@ -106,6 +106,15 @@ pub struct Answer {
     pub remarks: Vec<String>,
 }
 
+/// When a sync is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub now: Timestamp,
+    /// Since when this process listens to its hosts: what its store holds may be
+    /// older than what they know.
+    pub since: Timestamp,
+}
+
 /// Who syncs.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
@@ -121,11 +130,11 @@ pub struct Caller {
 pub async fn sync<T: Tx>(
     tx: &mut T,
     notary: &impl Notary,
-    now: Timestamp,
+    moment: Moment,
     caller: Caller,
     request: &SyncRequest,
 ) -> Result<Outcome, SyncError> {
-    take_in(tx, notary, now, caller, request, true).await
+    take_in(tx, notary, moment, caller, request, true).await
 }
 
 /// The same for a sync that a newer one of its boot overtook: what it says of
@@ -137,17 +146,17 @@ pub async fn sync<T: Tx>(
 pub async fn overtaken<T: Tx>(
     tx: &mut T,
     notary: &impl Notary,
-    now: Timestamp,
+    moment: Moment,
     caller: Caller,
     request: &SyncRequest,
 ) -> Result<Outcome, SyncError> {
-    take_in(tx, notary, now, caller, request, false).await
+    take_in(tx, notary, moment, caller, request, false).await
 }
 
 async fn take_in<T: Tx>(
     tx: &mut T,
     notary: &impl Notary,
-    now: Timestamp,
+    moment: Moment,
     caller: Caller,
     request: &SyncRequest,
     newest: bool,
@@ -173,7 +182,7 @@ async fn take_in<T: Tx>(
             });
         }
     }
-    let mut desk = Desk::open(tx, now, host).await?;
+    let mut desk = Desk::open(tx, moment, host).await?;
     let want_tickets = match &request.tickets {
         Some(tickets) => {
             desk.recall(notary, tickets).await?;
@@ -216,7 +225,7 @@ async fn take_in<T: Tx>(
 pub async fn look<T: Tx>(
     tx: &mut T,
     notary: &impl Notary,
-    now: Timestamp,
+    moment: Moment,
     id: HostId,
     request: &SyncRequest,
 ) -> Result<Outcome, SyncError> {
@@ -228,7 +237,7 @@ pub async fn look<T: Tx>(
     if stored.boot != Some(request.boot) {
         return Ok(Outcome::Superseded);
     }
-    let desk = Desk::open(tx, now, stored.clone()).await?;
+    let desk = Desk::open(tx, moment, stored.clone()).await?;
     Ok(Outcome::Answer(
         desk.answer(notary, request, &stored).await?,
     ))

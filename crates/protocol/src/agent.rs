@@ -66,7 +66,8 @@ pub struct SyncResponse {
     /// answer counts, so that no fence is put off by it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub want_tickets: bool,
-    /// Every lease that shall run here, signed.
+    /// Every lease that shall run here, signed; without those that run and were
+    /// in an answer of this generation.
     #[serde(default)]
     pub tickets: Vec<SignedTicket>,
     /// Every lease that shall stop here and for which no receipt came yet.

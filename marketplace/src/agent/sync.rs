@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::State;
 use http::StatusCode;
 use surplus_market::store::{Store as _, StoreError, Tx as _};
-use surplus_market::sync::{self, Answer, Caller, Outcome, SyncError};
+use surplus_market::sync::{self, Answer, Caller, Moment, Outcome, SyncError};
 use surplus_protocol::agent::{MAX_WAIT_SECONDS, SyncRequest, SyncResponse};
 use surplus_protocol::ids::HostId;
 use tokio::sync::SemaphorePermit;
@@ -160,15 +160,19 @@ async fn outcome(
         authority: app.authority.certificate(),
         host_key: host.certificate.spki_der(),
     };
-    let (id, now) = (host.record.id, app.now());
+    let id = host.record.id;
+    let moment = Moment {
+        now: app.now(),
+        since: app.presence().since(),
+    };
     let caller = Caller {
         id,
         from: host.from,
     };
     let outcome = match pass {
-        Pass::First => sync::sync(&mut tx, &notary, now, caller, request).await?,
-        Pass::Overtaken => sync::overtaken(&mut tx, &notary, now, caller, request).await?,
-        Pass::Later => sync::look(&mut tx, &notary, now, id, request).await?,
+        Pass::First => sync::sync(&mut tx, &notary, moment, caller, request).await?,
+        Pass::Overtaken => sync::overtaken(&mut tx, &notary, moment, caller, request).await?,
+        Pass::Later => sync::look(&mut tx, &notary, moment, id, request).await?,
     };
     tx.commit().await?;
     Ok(outcome)

@@ -469,7 +469,11 @@ async fn usage_sent_twice_is_billed_once_and_a_restart_keeps_everything() {
     host.reconnect(&market);
     assert_eq!(bill(&market.admin, id).await, before);
     assert_eq!(lease(&market.admin, id).await.state, LeaseState::Active);
-    let answer = host.sync(running(&host, id)).await.unwrap();
+    let anew = SyncRequest {
+        observed_generation: 0,
+        ..running(&host, id)
+    };
+    let answer = host.sync(anew).await.unwrap();
     assert!(!answer.want_inventory);
     assert_eq!(host.tickets(&answer, market.hands.now())[0].lease, id);
     assert_eq!(host.write_console(id, 0, "kept").await.unwrap(), 4);

@@ -68,6 +68,8 @@ impl Market {
     }
 
     async fn start_in(dir: tempfile::TempDir, hands: Hands, limits: Limits, at: &str) -> Self {
+        // What the marketplace logs stands below a test that fails.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let listener = TcpListener::bind(at).await.unwrap();
         let listen = listener.local_addr().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], listen.port()));

@@ -1,5 +1,7 @@
 //! Leases that are lost with their host.
 
+use std::time::Instant;
+
 use http::{HeaderMap, Method};
 use jiff::SignedDuration;
 use surplus_https::{Body, Client, ClientError};
@@ -61,16 +63,15 @@ async fn runs(host: &mut FakeHost, id: LeaseId, epoch: u64) -> SyncResponse {
 
 /// The lease, once it is as it should be.
 async fn once(client: &Client, id: LeaseId, is: impl Fn(&Lease) -> bool) -> Lease {
-    let seen = async {
-        loop {
-            let seen = lease(client, id).await;
-            if is(&seen) {
-                return seen;
-            }
-            tokio::task::yield_now().await;
+    let begun = Instant::now();
+    loop {
+        let seen = lease(client, id).await;
+        if is(&seen) {
+            return seen;
         }
-    };
-    tokio::time::timeout(PATIENCE, seen).await.unwrap()
+        assert!(begun.elapsed() < PATIENCE, "it is still {seen:?}");
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn write_console(host: &FakeHost, id: LeaseId, epoch: u64) -> Result<u64, ClientError> {

@@ -12,7 +12,7 @@ use surplus_market::records::LeaseRecord;
 use surplus_market::rent::{self, Asker};
 use surplus_market::store::{LeaseFilter, Store as _, StoreError, Tx as _};
 use surplus_market::suite::{PlainNotary, address};
-use surplus_market::sync::{self, Answer, Caller, Outcome, SyncError};
+use surplus_market::sync::{self, Answer, Caller, Moment, Outcome, SyncError};
 use surplus_market::{bill, pricing, sweep};
 use surplus_protocol::agent::{MAX_WAIT_SECONDS, SyncRequest, SyncResponse};
 use surplus_protocol::api::{Bill, CreateLease, QuoteRequest};
@@ -171,7 +171,10 @@ impl Hub {
     }
 
     fn work(&mut self, host: HostId, request: &SyncRequest, pass: Pass) -> Result<Answer, String> {
-        let now = self.now.timestamp();
+        let moment = Moment {
+            now: self.now.timestamp(),
+            since: self.presence.since(),
+        };
         let outcome: Result<Outcome, SyncError> = ready(async {
             let mut tx = self.store.begin().await?;
             let caller = Caller {
@@ -179,11 +182,11 @@ impl Hub {
                 from: address(1),
             };
             let outcome = match pass {
-                Pass::First => sync::sync(&mut tx, &PlainNotary, now, caller, request).await?,
+                Pass::First => sync::sync(&mut tx, &PlainNotary, moment, caller, request).await?,
                 Pass::Overtaken => {
-                    sync::overtaken(&mut tx, &PlainNotary, now, caller, request).await?
+                    sync::overtaken(&mut tx, &PlainNotary, moment, caller, request).await?
                 }
-                Pass::Later => sync::look(&mut tx, &PlainNotary, now, host, request).await?,
+                Pass::Later => sync::look(&mut tx, &PlainNotary, moment, host, request).await?,
             };
             tx.commit().await?;
             Ok(outcome)

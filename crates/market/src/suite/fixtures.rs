@@ -25,7 +25,7 @@ use crate::lease::{Event, Lease};
 use crate::pricing;
 use crate::records::{AdmissionRuleRecord, HostRecord, KeyRecord, LeaseRecord, TokenRecord};
 use crate::store::{Store, Tx};
-use crate::sync::{Answer, Caller, Notary, NotaryError, Outcome, sync};
+use crate::sync::{Answer, Caller, Moment, Notary, NotaryError, Outcome, sync};
 
 /// Signs nothing and believes everything: documents travel as bare JSON.
 #[derive(Clone, Copy, Debug)]
@@ -308,6 +308,12 @@ pub fn status(lease: LeaseId, phase: GuestPhase) -> LeaseStatus {
     }
 }
 
+/// A time at which the marketplace has listened for ever.
+pub fn moment(now: Timestamp) -> Moment {
+    let since = Timestamp::MIN;
+    Moment { now, since }
+}
+
 /// A sync in a transaction of its own.
 pub async fn synced<S: Store>(
     store: &S,
@@ -320,7 +326,7 @@ pub async fn synced<S: Store>(
         id: host,
         from: address(1),
     };
-    let outcome = sync(&mut tx, &PlainNotary, now, caller, request)
+    let outcome = sync(&mut tx, &PlainNotary, moment(now), caller, request)
         .await
         .unwrap();
     tx.commit().await.unwrap();

@@ -15,7 +15,7 @@ use surplus_protocol::agent::{SyncRequest, SyncResponse, Tombstone};
 use surplus_protocol::ids::{Epoch, LeaseId};
 use surplus_protocol::lease::{EndReason, LeaseStatus};
 
-use super::{Answer, Notary, SyncError};
+use super::{Answer, Moment, Notary, SyncError};
 use crate::bounds;
 use crate::lease::{Action, InvalidTransition};
 use crate::records::{HostRecord, LeaseRecord};
@@ -40,6 +40,8 @@ impl Entry {
 pub(super) struct Desk<'a, T> {
     tx: &'a mut T,
     now: Timestamp,
+    /// Since when this process listens to its hosts.
+    since: Timestamp,
     host: HostRecord,
     /// Those of this host.
     leases: BTreeMap<LeaseId, Entry>,
@@ -55,7 +57,7 @@ impl<'a, T: Tx> Desk<'a, T> {
     /// A desk with the leases that live on the host.
     pub(super) async fn open(
         tx: &'a mut T,
-        now: Timestamp,
+        moment: Moment,
         host: HostRecord,
     ) -> Result<Self, StoreError> {
         let live = tx.leases(LeaseFilter::LiveOn(host.id)).await?;
@@ -65,7 +67,8 @@ impl<'a, T: Tx> Desk<'a, T> {
             .collect();
         Ok(Self {
             tx,
-            now,
+            now: moment.now,
+            since: moment.since,
             host,
             leases,
             left: BTreeMap::new(),

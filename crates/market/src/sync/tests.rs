@@ -3,7 +3,7 @@ mod former;
 
 use futures_util::FutureExt as _;
 use surplus_protocol::ids::{BootId, LeaseId};
-use surplus_protocol::lease::{EndReason, GuestPhase, LeaseState};
+use surplus_protocol::lease::{EndReason, GuestPhase, LeaseState, LeaseStatus, OnLostLink};
 
 use super::*;
 use crate::lease::Event;
@@ -11,8 +11,8 @@ use crate::memory::MemoryStore;
 use crate::records::LeaseRecord;
 use crate::store::Store as _;
 use crate::suite::{
-    PlainNotary, address, furnish, host_record, inventory, lease_record, quiet, receipt, second,
-    status, stored_lease, synced, usage_record,
+    PlainNotary, address, furnish, host_record, inventory, lease_record, moment, quiet, receipt,
+    second, status, stored_lease, synced, usage_record,
 };
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -52,8 +52,67 @@ fn an_unchanged_sync_writes_nothing() {
         };
         let answer = synced(&store, second(60), host.id, &request).await;
         assert!(!answer.wrote && !answer.urgent, "{answer:?}");
-        assert_eq!(answer.response.tickets.len(), 1);
         assert_eq!(stored_lease(&store, lease.id).await, lease);
+    });
+}
+
+#[test]
+fn what_runs_is_ordered_again_only_where_the_order_may_not_have_arrived() {
+    run(async {
+        let (store, host, lease) = running().await;
+        let tickets = async |observed_generation, phase| {
+            let request = SyncRequest {
+                observed_generation,
+                leases: vec![status(lease.id, phase)],
+                ..quiet(&host)
+            };
+            let answer = synced(&store, second(60), host.id, &request).await;
+            answer.response.tickets.len()
+        };
+        let generation = host.generation;
+        assert_eq!(tickets(generation, GuestPhase::Running).await, 0);
+        // An agent that has only begun, and a marketplace that was restored.
+        assert_eq!(tickets(0, GuestPhase::Running).await, 1);
+        assert_eq!(tickets(generation + 1, GuestPhase::Running).await, 1);
+        assert_eq!(tickets(generation, GuestPhase::Preparing).await, 1);
+    });
+}
+
+/// Its store may be an older one, and another host may have the lease by now.
+#[test]
+fn a_marketplace_that_has_just_begun_orders_no_fenced_lease_that_the_host_does_not_speak_of() {
+    run(async {
+        let (store, host, lease) = running().await;
+        let fenced = LeaseRecord {
+            on_lost_link: OnLostLink::Fence { after_seconds: 60 },
+            created_at: second(10),
+            ..lease
+        };
+        let mut tx = store.begin().await.unwrap();
+        tx.put_lease(&fenced).await.unwrap();
+        tx.commit().await.unwrap();
+        let tickets = async |since, now, statuses: &[LeaseStatus]| {
+            let request = SyncRequest {
+                leases: statuses.to_vec(),
+                ..quiet(&host)
+            };
+            let moment = Moment {
+                now: second(now),
+                since: second(since),
+            };
+            let mut tx = store.begin().await.unwrap();
+            let looked = look(&mut tx, &PlainNotary, moment, host.id, &request).await;
+            let Outcome::Answer(answer) = looked.unwrap() else {
+                panic!("no answer");
+            };
+            answer.response.tickets.len()
+        };
+        assert_eq!(tickets(20, 30, &[]).await, 0);
+        // A host that had it would have been heard, or have stopped it.
+        assert_eq!(tickets(20, 141, &[]).await, 1);
+        let here = [status(fenced.id, GuestPhase::Preparing)];
+        assert_eq!(tickets(20, 30, &here).await, 1, "it has it");
+        assert_eq!(tickets(5, 30, &[]).await, 1, "it was made here");
     });
 }
 
@@ -239,7 +298,14 @@ fn a_held_back_sync_of_a_former_boot_is_no_second_machine() {
         synced(&store, second(60), host.id, &new).await;
         for _ in 0..3 {
             let mut tx = store.begin().await.unwrap();
-            let looked = look(&mut tx, &PlainNotary, second(61), host.id, &quiet(&host)).await;
+            let looked = look(
+                &mut tx,
+                &PlainNotary,
+                moment(second(61)),
+                host.id,
+                &quiet(&host),
+            )
+            .await;
             assert!(matches!(looked, Ok(Outcome::Superseded)), "{looked:?}");
             tx.commit().await.unwrap();
         }
@@ -298,7 +364,7 @@ fn an_overtaken_sync_brings_records_and_no_news() {
             id: host.id,
             from: address(1),
         };
-        let outcome = overtaken(&mut tx, &PlainNotary, second(60), caller, &request).await;
+        let outcome = overtaken(&mut tx, &PlainNotary, moment(second(60)), caller, &request).await;
         tx.commit().await.unwrap();
         let Ok(Outcome::Answer(answer)) = outcome else {
             panic!("no answer")

@@ -8,15 +8,19 @@ use surplus_protocol::lease::{
     EndReason, GuestPhase, LeaseState, LeaseStatus, SignedTicket, Terms, Ticket,
 };
 
-use super::{Desk, Entry};
+use super::{Desk, Entry, is_listed};
 use crate::lease::Event;
 use crate::records::LeaseRecord;
+use crate::replacement::may_know_all;
 use crate::store::{LeaseFilter, StoreError, Tx};
 use crate::sync::{Notary, NotaryError, TICKET_LIFETIME};
 
 impl<T: Tx> Desk<'_, T> {
     /// A ticket for each lease that shall run, each good for starting the
-    /// guest in this boot.
+    /// guest in this boot. What runs by the host's word, and was ordered in an
+    /// answer that the host has seen, is not said again. After a start of this
+    /// process, what the host does not speak of waits until a host with a later
+    /// placement would have been heard.
     pub(super) fn tickets(
         &mut self,
         notary: &impl Notary,
@@ -26,8 +30,10 @@ impl<T: Tx> Desk<'_, T> {
         let shall_run: Vec<_> = self
             .leases
             .values()
-            .filter(|entry| entry.lease.life.shall_run() && entry.lease.ends_at > now)
-            .map(|entry| entry.lease.id)
+            .map(|entry| &entry.lease)
+            .filter(|lease| lease.life.shall_run() && lease.ends_at > now)
+            .filter(|lease| is_listed(&request.leases, lease) || self.is_surely_its(lease))
+            .map(|lease| lease.id)
             .collect();
         let mut tickets = Vec::new();
         for id in shall_run {
@@ -54,12 +60,22 @@ impl<T: Tx> Desk<'_, T> {
                 claim: None,
                 proof: None,
             };
-            if !runs(&request.leases, &ticket) {
+            let runs = runs(&request.leases, &ticket);
+            if runs && request.observed_generation == self.host.generation {
+                continue;
+            }
+            if !runs {
                 ticket.claim = Some(notary.sign(&bare(&ticket))?);
             }
             tickets.push(notary.sign(&ticket)?);
         }
         Ok(tickets)
+    }
+
+    /// Whether no other host can hold a later placement of the lease than this
+    /// store knows of.
+    fn is_surely_its(&self, lease: &LeaseRecord) -> bool {
+        lease.created_at > self.since || may_know_all(lease, self.since, self.now)
     }
 
     fn ticketed(&mut self, id: LeaseId, request: &SyncRequest) {

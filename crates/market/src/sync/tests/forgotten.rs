@@ -188,7 +188,11 @@ fn a_ticket_carries_its_claim_without_the_buyers_secrets_until_its_guest_runs() 
         );
         assert!(claim.guest.user_data.is_none() && claim.guest.ssh_keys.is_empty());
         let lease = stored_lease(&store, ticket.lease).await;
-        let answer = synced(&store, second(11), host.id, &says(&host, &lease, 1)).await;
+        let anew = SyncRequest {
+            observed_generation: 0,
+            ..says(&host, &lease, 1)
+        };
+        let answer = synced(&store, second(11), host.id, &anew).await;
         let ticket: Ticket = serde_json::from_str(&answer.response.tickets[0].0).unwrap();
         assert_eq!(ticket.claim, None, "it has it");
     });

@@ -124,7 +124,7 @@ fn a_former_host_that_still_runs_it_gets_a_tombstone_for_its_epoch() {
         assert_eq!(stored_lease(&store, lease.id).await, lease);
         // A sync that was held back says the same when it is let go.
         let mut tx = store.begin().await.unwrap();
-        let looked = look(&mut tx, &PlainNotary, second(201), one.id, &request).await;
+        let looked = look(&mut tx, &PlainNotary, moment(second(201)), one.id, &request).await;
         let Ok(Outcome::Answer(looked)) = looked else {
             panic!("no answer")
         };
