@@ -223,7 +223,7 @@ async fn keep_running(bus: Arc<Bus>, unit: &'static str) {
             Err(error) => in_one_line(&error),
         };
         if now != said && !now.is_empty() {
-            tracing::info!(unit, "{now}");
+            tracing::info!("{unit}: {now}");
         }
         said = now;
         tokio::time::sleep(UNIT_LOOK).await;

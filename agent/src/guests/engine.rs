@@ -246,7 +246,7 @@ impl Engine {
                 self.config.pulse.beat();
                 match self.execute(step).await {
                     Ok(execute::Outcome::Changed) => {
-                        tracing::info!(step = what, "done");
+                        tracing::info!("guests: {what}: done");
                         changed = true;
                     }
                     Ok(execute::Outcome::Unchanged) => {}
@@ -270,7 +270,7 @@ impl Engine {
             .iter()
             .filter(|problem| !self.problems.contains(problem))
         {
-            tracing::warn!(problem, "guests");
+            tracing::warn!("guests: {problem}");
         }
         self.problems = problems;
     }

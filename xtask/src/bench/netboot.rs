@@ -10,7 +10,9 @@ use surplus_tests::lab::run;
 use surplus_tests::machine::Builder;
 use surplus_tests::network::Port;
 use surplus_tests::network::dhcp::Dhcp;
-use surplus_tests::{BootServer, Firmware, Lab, Machine, Marketplace, Medium, Network, Nic, Plug};
+use surplus_tests::{
+    BootServer, Firmware, Lab, Machine, Marketplace, Medium, Network, Nic, Plug, StageLine,
+};
 
 use super::boots::{self, ENROLLED};
 use super::table::{Table, median};
@@ -132,7 +134,11 @@ fn beside_the_cd(site: &Site<'_>, iso: &Path, runs: u32, table: &mut Table) -> R
 
 /// Bytes that the initramfs fetched, and in how many seconds.
 fn fetched(machine: &mut Machine) -> Result<(f64, f64)> {
-    let stage = machine.wait_for_stage("medium", ENROLLED)?;
+    // Lines before that say how far it is.
+    let stage = machine.wait_until("the root fetched", ENROLLED, |line| {
+        let stage = StageLine::parse(line).filter(|stage| stage.name == "medium")?;
+        stage.field("seconds").is_some().then_some(stage)
+    })?;
     let number = |key| -> Result<f64> {
         let text = stage
             .field(key)
