@@ -3,13 +3,22 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use surplus_protocol::api::{Bill, Lease, PriceBook};
+use surplus_protocol::api::{Bill, Lease, Offer, PriceBook};
 
 use crate::bill;
 use crate::client::Client;
 use crate::machine::Machine;
 
 const SOON: Duration = Duration::from_secs(60);
+/// The probe is a guest of its own, under emulation at worst.
+const PROBED: Duration = Duration::from_secs(180);
+
+/// Waits until something is for sale: an agent that was started again tries KVM
+/// before it offers.
+pub fn offered(buyer: &Client) -> Result<()> {
+    let some = |offers: Vec<Offer>| (!offers.is_empty()).then_some(());
+    buyer.wait_until(&["offers"], "an offer", PROBED, some)
+}
 
 /// QEMU's processes on the host, which are its guests.
 pub fn qemu(machine: &mut Machine) -> Result<Option<String>> {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use surplus_protocol::api::{Bill, Lease, PriceBook};
 use surplus_protocol::lease::{EndReason, LeaseState};
+use surplus_tests::rental::offered;
 use surplus_tests::{Client, Machine, Marketplace, Medium, bill};
 
 const BOOT: Duration = Duration::from_secs(120);
@@ -36,6 +37,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn start(machine: &'a mut Machine, buyer: &'a Client<'a>, name: &'a str) -> Result<Self> {
+        offered(buyer)?;
         let lease: Lease = buyer.ask(&[
             "rent",
             "--image",

@@ -10,7 +10,7 @@ use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::{EndReason, LeaseState};
 use surplus_tests::guest::answer;
 use surplus_tests::marketplace::free_port;
-use surplus_tests::rental::{bill_is_right, guest_is_gone, qemu};
+use surplus_tests::rental::{bill_is_right, guest_is_gone, offered, qemu};
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, Nic};
 
 const BOOT: Duration = Duration::from_secs(120);
@@ -44,6 +44,7 @@ impl Order {
     }
 
     fn rent(&self, buyer: &Client, name: &str, window: &str) -> Result<Lease> {
+        offered(buyer)?;
         buyer.ask(&[
             "rent",
             "--image",
