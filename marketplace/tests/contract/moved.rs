@@ -172,9 +172,13 @@ async fn a_host_that_was_rebooted_takes_its_fenced_lease_again() {
     let market = market.restart().await;
     host.reconnect(&market);
     assert_eq!(lease(&market.admin, id).await.state, LeaseState::Lost);
-    // A host with a later placement would have been heard, or have stopped it.
-    market.hands.forward(SignedDuration::from_secs(121));
+    // The host is never silent for long enough to be passed over, whenever a
+    // sweep comes.
+    market.hands.forward(SignedDuration::from_secs(100));
     host.sync(host.introduction()).await.unwrap();
+    assert_eq!(lease(&market.admin, id).await.state, LeaseState::Lost);
+    // A host with a later placement would have been heard, or have stopped it.
+    market.hands.forward(SignedDuration::from_secs(21));
     let again = once(&market.admin, id, |lease| lease.epoch == 2).await;
     assert_eq!((again.state, again.host), (LeaseState::Reserved, host.id));
     assert_eq!(takes(&mut host, &market).await, (id, 2));
