@@ -246,7 +246,7 @@ impl Engine {
                 self.config.pulse.beat();
                 match self.execute(step).await {
                     Ok(execute::Outcome::Changed) => {
-                        tracing::info!("guests: {what}: done");
+                        tracing::info!(step = what, "guests: {what}: done");
                         changed = true;
                     }
                     Ok(execute::Outcome::Unchanged) => {}
