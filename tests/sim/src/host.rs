@@ -44,7 +44,7 @@ pub struct Boot {
     pub agent: Option<Agent>,
     /// When its next turn is.
     pub turn_at: Option<Millis>,
-    /// When the agent last looked at its guests.
+    /// When the agent last looked at its guests, and wrote down what it saw.
     pub looked_at: Millis,
     /// When the agent or libvirt was last not at work.
     pub impaired_at: Option<Millis>,

@@ -40,7 +40,8 @@ impl World {
         let (wake, news) = agent.turn(&self.runtime);
         let (process, died) = (agent.id, boot.disk.is_dead());
         let sees = !boot.hypervisor.is_away();
-        if sees {
+        // What it saw in the turn that it died in, it did not write down.
+        if sees && !died {
             boot.looked_at = now;
         }
         let sample = u64::try_from(SAMPLE.as_millis()).unwrap_or(u64::MAX);
