@@ -108,8 +108,7 @@ impl Drop for Change {
         if watched.get(&self.descriptor).is_some_and(ours) {
             watched.remove(&self.descriptor);
             // One whose file is gone has gone by itself.
-            let watches = self.shared.watches.clone();
-            let _ = { watches }.remove(self.descriptor.clone());
+            let _ = self.shared.watches.clone().remove(self.descriptor.clone());
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use newtype_uuid::GenericUuid as _;
 use surplus_protocol::agent::{ReceiptAck, UsageAck};
 use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::EndReceipt;
@@ -489,8 +490,6 @@ impl Engine {
         }
     }
 }
-
-use newtype_uuid::GenericUuid as _;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

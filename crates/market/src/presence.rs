@@ -47,11 +47,6 @@ impl Presence {
         self.since
     }
 
-    /// For how long this process has listened.
-    pub fn has_listened(&self, now: Timestamp) -> SignedDuration {
-        now.duration_since(self.since)
-    }
-
     /// Nobody seen yet.
     pub fn new(since: Timestamp) -> Self {
         Self {

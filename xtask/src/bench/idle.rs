@@ -3,7 +3,8 @@
 //! The guests halt at their first instruction, so that all CPU time is the
 //! host's own. Without KVM it is that of an emulated processor, which needs many
 //! times as long for the same work: how many is measured beside it, by one
-//! program that only computes. Its like for system calls is higher still.
+//! program that only computes. The agent makes system calls as well, so what it
+//! would take on this computer itself is an estimate.
 
 use std::fs;
 use std::path::Path;
@@ -139,7 +140,7 @@ fn rows(
     table.row(
         format!("agent: CPU, {known}, over {seconds} s"),
         format!(
-            "{percent:.3} % of the host's core, {:.3} % of one here",
+            "{percent:.3} % of the host's core, some {:.3} % of one here",
             percent / slower
         ),
         "0.1 %",
