@@ -141,11 +141,13 @@ mod tests {
     fn a_dropped_child_is_gone_with_what_it_started() {
         let (mut heard, told) = io::pipe().unwrap();
         let mut command = Command::new("sh");
-        command.args(["-c", "sleep 1000 & sleep 1000"]);
+        command.args(["-c", "sleep 1000 & echo; sleep 1000"]);
         let child = Supervised::spawn(&command, |command| {
             command.stdout(told);
         })
         .unwrap();
+        // It has started the other.
+        heard.read_exact(&mut [0]).unwrap();
         drop(child);
         // Both hold the pipe: it ends when the last of them has.
         heard.read_to_end(&mut Vec::new()).unwrap();

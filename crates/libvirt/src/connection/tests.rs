@@ -7,11 +7,12 @@ use crate::domain::State;
 use crate::events::Moment;
 
 const NAMESPACE: &str = "https://example.org/guests";
+const UUID: &str = "0190a1b2-0000-4000-8000-000000000001";
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn xml(name: &str) -> String {
     format!(
-        "<domain type='test'><name>{name}</name><memory unit='MiB'>64</memory>\
+        "<domain type='test'><name>{name}</name><uuid>{UUID}</uuid><memory unit='MiB'>64</memory>\
          <metadata><g:guest xmlns:g='{NAMESPACE}' lease='7'/></metadata>\
          <os><type>hvm</type></os></domain>"
     )
@@ -66,10 +67,8 @@ async fn a_transient_domain_lives_from_create_to_destroy() {
     );
     libvirt.resume("guest-a").await.unwrap();
 
+    // What is made anew is another, of whatever name and UUID.
     libvirt.destroy("guest-a").await.unwrap();
-    assert_eq!(ours(&libvirt).await, None);
-
-    // What is made anew is another, of whatever name.
     let other = xml("guest-a").replace("lease='7'", "lease='8'");
     libvirt.create("guest-a", other).await.unwrap();
     let domain = ours(&libvirt).await.unwrap();
@@ -78,6 +77,7 @@ async fn a_transient_domain_lives_from_create_to_destroy() {
         "{domain:?}"
     );
     libvirt.destroy("guest-a").await.unwrap();
+    assert_eq!(ours(&libvirt).await, None);
 
     let mut moments = Vec::new();
     while !moments.contains(&Moment::Stopped) {
