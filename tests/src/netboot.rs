@@ -130,6 +130,11 @@ impl<'a> BootServer<'a> {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// A file that it serves.
+    pub fn artefact(&self, file: &str) -> PathBuf {
+        self.artefacts.join(file)
+    }
+
     /// `http://…/<file>`.
     pub fn url(&self, file: &str) -> String {
         format!("http://{}:{HTTP}/{file}", self.station.address())
