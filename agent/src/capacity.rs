@@ -13,8 +13,8 @@
 //! sellable, by the marketplace, per guest.
 //!
 //! What always holds: the sum above never exceeds `MemTotal`; what is sellable
-//! is zero while KVM has not been seen to run a guest, and then `withheld` says
-//! why; the generation grows with each change and only then.
+//! is zero while KVM has not been seen to run a guest or QEMU is not confined, and
+//! then `withheld` says why; the generation grows with each change and only then.
 
 use surplus_protocol::inventory::{Capacity, KvmProbe, Resources};
 
@@ -44,6 +44,8 @@ pub struct Facts {
     pub reserve: Reserve,
     /// libvirt does not answer: nothing can be started.
     pub libvirt_hangs: bool,
+    /// The kernel holds QEMU to what QEMU may do.
+    pub confined: bool,
 }
 
 /// What the owner keeps back, besides what the host itself needs.
@@ -108,6 +110,12 @@ fn withheld(facts: &Facts, sellable: Resources, reserve: Resources) -> Option<St
             return Some(format!("no guest runs under KVM here: {reason}"));
         }
         KvmProbe::Works { .. } | KvmProbe::Emulated => {}
+    }
+    if !facts.confined {
+        return Some(
+            "the kernel does not confine QEMU: it has no AppArmor profile surplus-guest; boot with apparmor among the parts of lsm=, and look at surplus-confinement.service"
+                .to_owned(),
+        );
     }
     if facts.libvirt_hangs {
         return Some(

@@ -24,6 +24,9 @@ use crate::sysroot::SysRoot;
 /// Between two looks at the hardware: cables and disks come and go.
 const AGAIN: Duration = Duration::from_secs(120);
 
+/// The kernel's list of AppArmor profiles, each with its mode.
+const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+
 /// Looks at the host, and keeps count of what it offers.
 #[derive(Debug)]
 pub struct Surveyor {
@@ -83,9 +86,11 @@ impl Surveyor {
         let inventory =
             inventory::read(&self.root, &inventory::Addresses::new(), KvmProbe::Pending);
         let works = KvmProbe::Works { millis: 0 };
-        capacity::plan(&self.facts(&inventory, works))
-            .sellable
-            .disk_bytes
+        let facts = Facts {
+            confined: true,
+            ..self.facts(&inventory, works)
+        };
+        capacity::plan(&facts).sellable.disk_bytes
     }
 
     fn facts(&self, inventory: &Inventory, kvm: KvmProbe) -> Facts {
@@ -96,6 +101,7 @@ impl Surveyor {
             guest_overhead: GUEST_OVERHEAD,
             reserve: self.reserve,
             libvirt_hangs: *self.hangs.borrow(),
+            confined: confined(&self.root),
         }
     }
 
@@ -143,6 +149,14 @@ impl Surveyor {
     }
 }
 
+/// Whether every QEMU that is started now comes under its AppArmor profile.
+fn confined(root: &SysRoot) -> bool {
+    let profiles = root.text(PROFILES).unwrap_or_default();
+    profiles
+        .lines()
+        .any(|profile| profile == "surplus-guest (enforce)")
+}
+
 fn describe(kvm: &KvmProbe) -> String {
     match kvm {
         KvmProbe::Pending => "being probed".to_owned(),
@@ -159,11 +173,26 @@ mod tests {
     use super::*;
     use crate::sysroot::fixture::Tree;
 
+    fn host(tree: &Tree) {
+        tree.file("/proc/meminfo", "MemTotal: 4194304 kB\n")
+            .file("/sys/devices/system/cpu/online", "0-3")
+            .file(PROFILES, "other (enforce)\nsurplus-guest (enforce)\n");
+    }
+
+    #[test]
+    fn a_profile_that_only_complains_confines_nobody() {
+        let tree = Tree::new();
+        assert!(!confined(&tree.root()));
+        tree.file(PROFILES, "surplus-guest (complain)\n");
+        assert!(!confined(&tree.root()));
+        host(&tree);
+        assert!(confined(&tree.root()));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_is_offered_while_libvirt_hangs() {
         let tree = Tree::new();
-        tree.file("/proc/meminfo", "MemTotal: 4194304 kB\n")
-            .file("/sys/devices/system/cpu/online", "0-3");
+        host(&tree);
         let board = Board::at(tree.root().path("/run/status.json"));
         let (hang, hangs) = watch::channel(false);
         let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board)
@@ -195,8 +224,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_failed_is_made_again_and_then_the_host_offers() {
         let tree = Tree::new();
-        tree.file("/proc/meminfo", "MemTotal: 4194304 kB\n")
-            .file("/sys/devices/system/cpu/online", "0-3");
+        host(&tree);
         let board = Board::at(tree.root().path("/run/status.json"));
         let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board);
         let first = surveyor.look();

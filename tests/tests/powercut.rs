@@ -16,6 +16,8 @@ use surplus_tests::{Chance, Client, Lab, Machine, Marketplace, Medium, Nic, gues
 const BOOT: Duration = Duration::from_secs(120);
 const GUEST: Duration = Duration::from_secs(240);
 const SOON: Duration = Duration::from_secs(60);
+/// A boot that is over sends no receipt; the bill waits ten minutes for one.
+const BILL_CLOSED: Duration = Duration::from_secs(13 * 60);
 
 /// Cuts in a round.
 const CUTS: u64 = 6;
@@ -193,10 +195,16 @@ impl Outage<'_> {
         self.buyer.wait_until(&["leases", name], &what, GUEST, runs)
     }
 
+    fn ended(&self, name: &str) -> Result<Lease> {
+        let over = |lease: Lease| lease.ended_at.is_some().then_some(lease);
+        self.buyer
+            .wait_until(&["leases", name], "ended lease", BOOT, over)
+    }
+
     fn settled(&self, name: &str) -> Result<Lease> {
         let over = |lease: Lease| (lease.state == LeaseState::Settled).then_some(lease);
         self.buyer
-            .wait_until(&["leases", name], "settled lease", BOOT, over)
+            .wait_until(&["leases", name], "settled lease", BILL_CLOSED, over)
     }
 }
 
@@ -242,11 +250,9 @@ fn power_is_cut(outage: &mut Outage<'_>, round: u64) -> Result<()> {
     let mut machine = outage.boot()?;
     let after = outage.host()?;
     ensure!(after.id == before.id, "{after:?} came back for {before:?}");
-    let ended = outage.settled(&kept)?;
-    ensure!(
-        ended.end_reason == Some(EndReason::HostRebooted),
-        "{ended:?}"
-    );
+    let ended = outage.ended(&kept)?;
+    let rebooted = Some(EndReason::HostRebooted);
+    ensure!(ended.end_reason == rebooted, "{ended:?}");
     let again = outage.runs(&fenced, 2)?;
     ensure!(again.epoch == 2, "{again:?}");
     let guests = qemu(&mut machine)?.context("the fenced lease's guest does not run")?;
@@ -262,12 +268,15 @@ fn power_is_cut(outage: &mut Outage<'_>, round: u64) -> Result<()> {
     drop(machine);
 
     let mut machine = outage.boot()?;
-    let ended = outage.settled(&fenced)?;
+    let ended = outage.ended(&fenced)?;
     ensure!(ended.end_reason == Some(EndReason::Ended), "{ended:?}");
     guest_is_gone(&mut machine)?;
-    bill_is_right(&outage.buyer, &ended)?;
     let host = outage.host()?;
     ensure!(host.id == before.id && host.leases == 0, "{host:?}");
+    let ended = outage.settled(&fenced)?;
+    bill_is_right(&outage.buyer, &ended)?;
+    let ended = outage.settled(&kept)?;
+    ensure!(ended.end_reason == rebooted, "{ended:?}");
     Ok(())
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Part {
     Kill,
     /// The power cut: a host's, and that of a disk with a ledger on it
     Powercut,
+    /// What hostile guests try, on the network and out of QEMU; also within `e2e`
+    Attack,
     /// The small guest's image, made
     Guest,
     /// The appliance in QEMU, booted from media
@@ -98,6 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     }
                 }
                 Part::Powercut => machines(&mut finished, &POWERCUT, args),
+                Part::Attack => machines(&mut finished, &ATTACK, args),
                 Part::Guest => step(&mut finished, GUEST, || ground::guest().map(drop)),
                 Part::E2e => machines(&mut finished, &E2E, args),
                 Part::Netboot => machines(&mut finished, &NETBOOT, args),
@@ -228,6 +231,10 @@ const KILL: Machines = Machines {
 const POWERCUT: Machines = Machines {
     name: "power cuts",
     programs: "kind(test) and binary(powercut)",
+};
+const ATTACK: Machines = Machines {
+    name: "attacks",
+    programs: "kind(test) and binary(/^isolation$|^confinement$/)",
 };
 const NETBOOT: Machines = Machines {
     name: "network boot tests",

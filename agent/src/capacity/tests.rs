@@ -16,7 +16,18 @@ fn host(threads: u32, memory_bytes: u64) -> Facts {
         },
         reserve: Reserve::default(),
         libvirt_hangs: false,
+        confined: true,
     }
+}
+
+#[test]
+fn a_host_that_does_not_confine_qemu_offers_nothing_and_says_what_is_missing() {
+    let capacity = plan(&Facts {
+        confined: false,
+        ..host(4, 8 * GIB)
+    });
+    assert_eq!(capacity.sellable, Resources::default());
+    assert!(capacity.withheld.unwrap().contains("AppArmor"));
 }
 
 #[test]

@@ -15,9 +15,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use quick_xml::Writer;
 use quick_xml::events::{BytesText, Event};
 use quick_xml::reader::Reader;
+use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::{Firmware, GuestSpec, Ticket};
 use surplus_seat::Seat;
 
+use super::overhead::footprint;
 use super::placement::Placement;
 
 /// The XML name space of our metadata.
@@ -27,6 +29,11 @@ pub const NAMESPACE: &str = "urn:surplus:guest:1";
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// Its empty variable store, copied for each lease.
 pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// Between busy guests each vCPU counts the same.
+const CPU_WEIGHT: u64 = 100;
+/// A tenth of a second: what a guest may take is counted anew so often.
+const CPU_PERIOD_MICROS: u64 = 100_000;
 
 /// Everything that the XML is made from.
 #[derive(Clone, Debug)]
@@ -85,6 +92,7 @@ impl DomainSpec<'_> {
             .with_attribute(("type", kind))
             .write_inner_content(|xml| {
                 self.identity(xml)?;
+                self.limits(xml)?;
                 self.machine(xml)?;
                 self.devices(xml)?;
                 self.confinement(xml)
@@ -121,6 +129,34 @@ impl DomainSpec<'_> {
                 ])
                 .write_empty()?;
             Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// What its control group may take, QEMU's own work included: of memory what
+    /// was sold and what that costs, its disk too, which lies in memory; of CPU
+    /// time one processor beyond those that were sold, for its disk and network.
+    fn limits(&self, xml: &mut Xml) -> io::Result<()> {
+        let sold = self.guest().resources;
+        let Resources {
+            memory_bytes,
+            disk_bytes,
+            ..
+        } = footprint(sold);
+        xml.create_element("memtune").write_inner_content(|xml| {
+            xml.create_element("hard_limit")
+                .with_attribute(("unit", "b"))
+                .write_text_content(BytesText::new(
+                    &memory_bytes.saturating_add(disk_bytes).to_string(),
+                ))?;
+            Ok(())
+        })?;
+        let vcpus = u64::from(sold.vcpus);
+        let quota = (vcpus + 1) * CPU_PERIOD_MICROS;
+        xml.create_element("cputune").write_inner_content(|xml| {
+            text(xml, "shares", &(vcpus * CPU_WEIGHT).min(10_000).to_string())?;
+            text(xml, "global_period", &CPU_PERIOD_MICROS.to_string())?;
+            text(xml, "global_quota", &quota.to_string())
         })?;
         Ok(())
     }

@@ -1,10 +1,12 @@
-//! What a hostile guest sends, frame by frame, and who hears it.
+//! What a hostile guest sends, frame by frame, and who hears it; and what somebody
+//! tries who broke out of one ([`escape`]).
 //!
 //! Each frame carries its attack's name, so that whoever hears it can say which
 //! one came through. Frames are made byte by byte, for the kernel would put right
 //! what is wrong on purpose.
 
 mod arp;
+pub mod escape;
 mod ethernet;
 mod ipv4;
 mod ipv6;

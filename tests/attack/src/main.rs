@@ -1,12 +1,15 @@
-//! `surplus-attack`: sends what a hostile guest would, or says what it hears.
+//! `surplus-attack`: sends what a hostile guest would, or says what it hears; or
+//! tries what somebody would who broke out of one.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
+use surplus_attack::escape::Guard;
 use surplus_attack::packet::Wire;
-use surplus_attack::{Cast, all, flooded, mark};
+use surplus_attack::{Cast, all, escape, flooded, mark};
 use surplus_seat::Seat;
 
 /// Ends whoever listens.
@@ -22,6 +25,9 @@ enum Arguments {
     Hear(Hear),
     /// Sends `last` on an interface
     Last { interface: String },
+    /// In the confinement of a QEMU that runs
+    #[command(subcommand)]
+    Escape(Escape),
     /// Sends a name to a UDP port
     Tell {
         to: SocketAddrV4,
@@ -61,6 +67,47 @@ enum Hear {
     },
     /// Datagrams to a UDP port
     Port { port: u16 },
+}
+
+#[derive(Debug, Subcommand)]
+enum Escape {
+    /// Tries everything, and says what came through
+    Try {
+        #[command(flatten)]
+        held: Held,
+        /// Another tenant's QEMU
+        #[arg(long)]
+        neighbour: i32,
+        #[arg(long)]
+        agent: i32,
+        /// The host's disk
+        #[arg(long)]
+        disk: PathBuf,
+    },
+    /// Starts threads until it cannot
+    Threads {
+        #[command(flatten)]
+        held: Held,
+        most: usize,
+    },
+    /// Takes memory until it is ended
+    Memory {
+        #[command(flatten)]
+        held: Held,
+        /// Bytes
+        most: usize,
+    },
+}
+
+/// By what it is held.
+#[derive(Debug, clap::Args)]
+struct Held {
+    /// The process number of the QEMU
+    #[arg(long)]
+    like: i32,
+    /// What of its confinement to leave out
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Guard>,
 }
 
 fn seat(text: &str) -> Result<Seat, String> {
@@ -109,10 +156,43 @@ fn main() -> Result<()> {
             frame.resize(60, 0);
             Ok(wire.send(&frame)?)
         }
+        Arguments::Escape(escape) => {
+            print!("{}", escape.run()?);
+            Ok(())
+        }
         Arguments::Tell { to, name } => {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             socket.send_to(&mark::of(&name), to)?;
             Ok(())
+        }
+    }
+}
+
+impl Escape {
+    fn run(self) -> Result<String> {
+        match self {
+            Self::Try {
+                held: Held { like, without },
+                neighbour,
+                agent,
+                disk,
+            } => {
+                let cast = escape::Cast {
+                    like,
+                    neighbour,
+                    agent,
+                    disk,
+                };
+                escape::tries(&cast, &without)
+            }
+            Self::Threads { held, most } => {
+                let count = escape::threads(held.like, &held.without, most)?;
+                Ok(format!("{count} threads\n"))
+            }
+            Self::Memory { held, most } => {
+                let bytes = escape::memory(held.like, &held.without, most)?;
+                Ok(format!("{bytes} bytes\n"))
+            }
         }
     }
 }

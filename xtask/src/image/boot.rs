@@ -17,9 +17,10 @@ use crate::initrd;
 /// Both consoles; little chatter, since the consoles belong to the stage lines;
 /// a panic starts over after ten seconds; no escape sequences on serial
 /// consoles; no BPF among the security modules, for systemd would load a
-/// program into it before anything else (a second and more under emulation).
+/// program into it before anything else (a second and more under emulation); and
+/// not even root changes the running kernel, with Secure Boot or without.
 const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 quiet loglevel=4 panic=10 TERM=dumb \
-     systemd.firstboot=no lsm=landlock,lockdown,yama,apparmor";
+     systemd.firstboot=no lsm=landlock,lockdown,yama,apparmor lockdown=integrity";
 
 /// The boot files.
 #[derive(Debug)]

@@ -1,0 +1,178 @@
+//! Somebody who broke out of a guest: a program takes on a running QEMU's
+//! confinement and tries what it should not be able to do. Then the same with
+//! one guard after another out, and each time something comes through.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use surplus_protocol::api::Lease;
+use surplus_protocol::lease::LeaseState;
+use surplus_tests::rental::qemu;
+use surplus_tests::{Lab, Machine, Marketplace, Medium};
+
+const BOOT: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(60);
+
+/// What QEMU has to be able to do.
+const ALLOWED: [&str; 2] = ["base image", "own disk"];
+/// More than a guest may have (`machine-.scope.d`, and what it was sold).
+const THREADS: usize = 1500;
+const MEMORY: usize = 640 << 20;
+
+type Names = BTreeSet<String>;
+
+/// Two tenants' guests on a host.
+struct Tenants {
+    machine: Machine,
+    qemus: [String; 2],
+    agent: String,
+    /// The test's own.
+    disk: String,
+}
+
+impl Tenants {
+    fn start(lab: &Lab, marketplace: &Marketplace) -> Result<Self> {
+        let kit = lab.scratch().join("kit/bin");
+        fs::create_dir_all(&kit)?;
+        let program = lab.program("surplus-attack")?;
+        fs::copy(program.get_program(), kit.join("surplus-attack"))?;
+        let mut machine = lab
+            .machine("host")
+            .medium(Medium::Cd, marketplace.joining_iso("host")?)
+            .cpus(4)
+            .memory_mib(2048)
+            .shell()
+            .start()?;
+        let image = lab.guest_image("qcow2")?;
+        let image = image.to_string_lossy();
+        machine.wait_for_stage("offering", BOOT)?;
+        for name in ["tenant", "neighbour"] {
+            let buyer = marketplace.buyer(name)?;
+            buyer.run(&["image", "add", &image, "--name", "hello"])?;
+            let rent = "rent --image hello --vcpus 1 --memory 128MiB --disk 100MB --for 1h --wait \
+                        --timeout 3m --name";
+            let words: Vec<_> = rent.split(' ').filter(|word| !word.is_empty()).collect();
+            let lease: Lease = buyer.ask(&[words, vec![name]].concat())?;
+            ensure!(lease.state == LeaseState::Active, "{lease:?}");
+        }
+        machine.shell()?.wait_ready(SOON)?;
+        let pids = qemu(&mut machine)?.context("no QEMU runs")?;
+        let pids: Vec<_> = pids.split_whitespace().map(str::to_owned).collect();
+        let qemus = pids.try_into();
+        let shell = machine.shell()?;
+        let agent = shell.run("pidof surplus-agent", SOON)?.trim().to_owned();
+        let kit = "grep /run/testkit /proc/mounts | cut -d' ' -f1";
+        let disk = shell.run(kit, SOON)?.trim().to_owned();
+        Ok(Self {
+            qemus: qemus.map_err(|pids| anyhow::anyhow!("not two QEMUs: {pids:?}"))?,
+            machine,
+            agent,
+            disk,
+        })
+    }
+
+    /// Runs the program in the first QEMU's place; what it said, and whether it
+    /// lived to say it.
+    fn escape(&mut self, what: &str, without: &str, more: &str) -> Result<(String, bool)> {
+        let without = match without {
+            "" => String::new(),
+            guards => format!("--without {guards}"),
+        };
+        let like = &self.qemus[0];
+        // Through a pipe: the profile knows no terminal.
+        let command = format!(
+            "{{ surplus-attack escape {what} --like {like} {without} {more} 2>&1; echo \"[$?]\"; }} | cat"
+        );
+        let said = self.machine.shell()?.run(&command, SOON)?;
+        let lived = said.trim_end().ends_with("[0]");
+        Ok((said, lived))
+    }
+
+    /// The names of what came through.
+    fn tries(&mut self, without: &str) -> Result<Names> {
+        let Self {
+            qemus: [_, neighbour],
+            agent,
+            disk,
+            ..
+        } = self;
+        let more = format!("--neighbour {neighbour} --agent {agent} --disk {disk}");
+        let (said, lived) = self.escape("try", without, &more)?;
+        ensure!(lived, "it did not come to its end: {said}");
+        println!("without {without:?}:\n{said}");
+        let through = said
+            .lines()
+            .filter_map(|line| line.strip_prefix("came through: "));
+        Ok(through.map(str::to_owned).collect())
+    }
+}
+
+fn names<const N: usize>(names: [&str; N]) -> Names {
+    names.map(str::to_owned).into()
+}
+
+#[test]
+fn who_breaks_out_of_a_guest_reaches_nothing() -> Result<()> {
+    surplus_tests::test("confinement", |lab| {
+        let marketplace = Marketplace::start(lab)?;
+        let mut tenants = Tenants::start(lab, &marketplace)?;
+        let held = tenants.tries("")?;
+        ensure!(held == names(ALLOWED), "came through: {held:?}");
+
+        // The user alone keeps tenants apart, the profile alone does, and the
+        // profile keeps from them what a user may do.
+        let foreign = names([
+            "another's disk",
+            "another's seed",
+            "another's console",
+            "another's memory map",
+            "tracing another's QEMU",
+            "the agent's key",
+            "the agent's memory",
+            "write to the base image",
+        ]);
+        let through = tenants.tries("profile")?;
+        ensure!(
+            through.is_disjoint(&foreign),
+            "without profile: {through:?}"
+        );
+        for name in ["running a program", "the command line", "netlink"] {
+            ensure!(through.contains(name), "without profile: {through:?}");
+        }
+        let through = tenants.tries("user")?;
+        ensure!(through.is_disjoint(&foreign), "without user: {through:?}");
+        let through = tenants.tries("user,profile")?;
+        ensure!(through.is_superset(&foreign), "without either: {through:?}");
+        let disk = names(["the host's disk"]);
+        ensure!(through.is_disjoint(&disk), "in a name space: {through:?}");
+        let through = tenants.tries("namespace,user,profile")?;
+        ensure!(
+            through.is_superset(&disk),
+            "without a name space: {through:?}"
+        );
+
+        // More than a guest may have: it is refused, or ends whoever takes it,
+        // and nobody else.
+        let (most, memory) = (THREADS.to_string(), MEMORY.to_string());
+        let all = format!("{most} threads");
+        let (said, _) = tenants.escape("threads", "", &most)?;
+        ensure!(said.contains(" threads") && !said.contains(&all), "{said}");
+        let (said, _) = tenants.escape("threads", "limits", &most)?;
+        ensure!(said.contains(&all), "{said}");
+        let (said, lived) = tenants.escape("memory", "limits", &memory)?;
+        ensure!(lived, "{said}");
+        let (said, lived) = tenants.escape("memory", "", &memory)?;
+        ensure!(!lived, "it took what it wanted: {said}");
+        let left = qemu(&mut tenants.machine)?.unwrap_or_default();
+        let neighbour = &tenants.qemus[1];
+        ensure!(
+            left.split_whitespace().any(|pid| pid == neighbour),
+            "{left}"
+        );
+        let agent = tenants.machine.shell()?.run("pidof surplus-agent", SOON)?;
+        ensure!(agent.trim() == tenants.agent, "another agent: {agent}");
+        Ok(())
+    })
+}
