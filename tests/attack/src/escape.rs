@@ -27,8 +27,8 @@ use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 /// A part of QEMU's confinement, which can be left out to see that it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// The control group's limits.
-    Limits,
+    /// The control group: its limits, and what devices it may use.
+    Group,
     /// The mount name space with its own `/dev`.
     Namespace,
     /// The seat's user, without rights.
@@ -42,7 +42,7 @@ impl FromStr for Guard {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "limits" => Ok(Self::Limits),
+            "group" => Ok(Self::Group),
             "namespace" => Ok(Self::Namespace),
             "user" => Ok(Self::User),
             "profile" => Ok(Self::Profile),
@@ -112,7 +112,7 @@ fn confine(pid: i32, without: &[Guard]) -> Result<()> {
     let mut label = OpenOptions::new()
         .write(true)
         .open("/proc/self/attr/apparmor/current")?;
-    if with(Guard::Limits) {
+    if with(Guard::Group) {
         let procs = Path::new("/sys/fs/cgroup").join(group).join("cgroup.procs");
         let me = std::process::id().to_string();
         fs::write(&procs, me).with_context(|| format!("could not join {}", procs.display()))?;
