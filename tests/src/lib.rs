@@ -40,6 +40,12 @@ pub use crate::network::Network;
 pub use crate::network::trunk::Trunk;
 pub use crate::stage_line::StageLine;
 
+/// Whether everything is tried as large and as slow as it may really be
+/// (`cargo xtask test --full`).
+pub fn is_full() -> bool {
+    std::env::var_os("SURPLUS_TEST_FULL").is_some()
+}
+
 /// A deadline for this computer: `SURPLUS_TEST_PATIENCE` (default 1) times as
 /// long. Deadlines are meant for two quiet cores without KVM.
 pub fn patience(within: Duration) -> Duration {

@@ -17,7 +17,7 @@ use surplus_tests::netboot::{copy_of_artefacts, kernel, plain_http};
 use surplus_tests::network::dhcp::{Dhcp, Family};
 use surplus_tests::network::{ipv4, ipv6};
 use surplus_tests::{
-    BootServer, Firmware, Lab, Machine, Marketplace, Network, Nic, Plug, StageLine,
+    BootServer, Firmware, Lab, Machine, Marketplace, Network, Nic, Plug, StageLine, is_full,
 };
 
 const ENROLLED: Duration = Duration::from_secs(180);
@@ -320,10 +320,9 @@ fn a_rogue_answer_with_garbage_is_passed_over() -> Result<()> {
     })
 }
 
-/// How late DHCP is: two minutes in a full run (`SURPLUS_TEST_FULL`).
+/// How late DHCP is: two minutes in a full run.
 fn delay() -> Duration {
-    let full = std::env::var_os("SURPLUS_TEST_FULL").is_some();
-    Duration::from_secs(if full { 120 } else { 25 })
+    Duration::from_secs(if is_full() { 120 } else { 25 })
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Only tests whose name contains this (with `unit`, `e2e`, `netboot`)
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// With the delays that a rack may really see: DHCP two minutes late
+    /// With what a rack may really see: eight hosts at once, DHCP two minutes late
     #[arg(long)]
     full: bool,
     /// With `sim`: this seed alone, everything that happens in it printed. With
