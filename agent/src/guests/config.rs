@@ -8,6 +8,7 @@ use surplus_protocol::ids::{BootId, HostId};
 
 use super::disk::QemuImg;
 use super::forwards::{Forwards, Nowhere};
+use super::keys::{InMemory, Keys};
 use super::prepare;
 use crate::system::notify::Pulse;
 
@@ -17,8 +18,12 @@ pub struct GuestsConfig {
     /// This host and this boot of it: tickets for others are refused.
     pub host: HostId,
     pub boot: BootId,
-    /// Records, images, disks (`/var/lib/surplus`).
+    /// Records (`/var/lib/surplus`).
     pub state_dir: Utf8PathBuf,
+    /// Images and guests' files: the state directory too, or a volume.
+    pub files_dir: Utf8PathBuf,
+    /// What makes guests' files unreadable once they are gone.
+    pub keys: Arc<dyn Keys>,
     /// The bridge that guests are plugged into.
     pub bridge: String,
     /// Run guests under emulation; only where the site file asks for it.
@@ -55,6 +60,8 @@ impl GuestsConfig {
             host,
             boot,
             state_dir: state_dir.to_owned(),
+            files_dir: state_dir.to_owned(),
+            keys: Arc::new(InMemory),
             bridge: surplus_seat::BRIDGE.into(),
             emulation: false,
             shutdown_grace: Duration::from_secs(10),
