@@ -22,6 +22,8 @@ pub(crate) enum Part {
     Kill,
     /// The power cut: a host's, and that of a disk with a ledger on it
     Powercut,
+    /// Disks that are given to guests, on a booted host
+    Storage,
     /// The small guest's image, made
     Guest,
     /// The appliance in QEMU, booted from media
@@ -98,6 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     }
                 }
                 Part::Powercut => machines(&mut finished, &POWERCUT, args),
+                Part::Storage => machines(&mut finished, &STORAGE, args),
                 Part::Guest => step(&mut finished, GUEST, || ground::guest().map(drop)),
                 Part::E2e => machines(&mut finished, &E2E, args),
                 Part::Netboot => machines(&mut finished, &NETBOOT, args),
@@ -219,7 +222,7 @@ struct Machines {
 const E2E: Machines = Machines {
     name: "end-to-end tests",
     // What is killed and cut off at random moments is a part by itself.
-    programs: "kind(test) and not binary(/netboot|secure_boot|^kill$|^powercut$/)",
+    programs: "kind(test) and not binary(/netboot|secure_boot|^kill$|^powercut$|^storage$/)",
 };
 const KILL: Machines = Machines {
     name: "kill, on a host",
@@ -228,6 +231,10 @@ const KILL: Machines = Machines {
 const POWERCUT: Machines = Machines {
     name: "power cuts",
     programs: "kind(test) and binary(powercut)",
+};
+const STORAGE: Machines = Machines {
+    name: "disks",
+    programs: "kind(test) and binary(storage)",
 };
 const NETBOOT: Machines = Machines {
     name: "network boot tests",
