@@ -86,7 +86,7 @@ pub fn ready(
 /// Judges every disk, and makes a volume of those that are used.
 fn set_up(root: &SysRoot, policy: &Storage, at: &Utf8Path, consoles: &dyn Announce) {
     let tools = Tools::default();
-    volume::clear(&tools);
+    volume::clear(root, &tools);
     let host = inventory::identity(root).system_uuid.unwrap_or_default();
     let mut judge = Judge::new(policy, &host);
     let mut judged = Vec::new();
@@ -142,7 +142,7 @@ fn join(
     if members.is_empty() {
         return Ok(());
     }
-    let node = volume::make(tools, members)?;
+    let node = volume::make(root, tools, members)?;
     volume::mount_on(&node, at)
 }
 

@@ -132,8 +132,7 @@ impl Tools {
         run(command.arg(device), Some(&script)).map(drop)
     }
 
-    /// Makes the device-mapper device `name`; its node is
-    /// `/dev/mapper/<name>`.
+    /// Makes the device-mapper device `name`.
     pub(super) fn map(&self, name: &str, table: &str) -> Result<(), ToolError> {
         let mut command = Command::new(&self.dmsetup);
         // udev has no rules for it here and would never answer.

@@ -15,6 +15,7 @@ use nix::sys::statvfs::statvfs;
 use super::contents::{self, Extent};
 use super::stamp;
 use super::tools::{ToolError, Tools};
+use crate::sysroot::SysRoot;
 
 const MIB: u64 = 1 << 20;
 /// The unit of a device-mapper table.
@@ -27,6 +28,8 @@ pub(super) enum VolumeError {
     Tool(#[from] ToolError),
     #[error("it cannot be opened: {0}")]
     Open(io::Error),
+    #[error("the kernel does not show the volume that was made")]
+    NoNode,
     #[error("its partition is not there after it was written")]
     NoPartition,
     #[error("its partition could not be written to: {0}")]
@@ -83,14 +86,19 @@ pub(super) fn table(members: &[Member]) -> String {
     table
 }
 
-fn node() -> PathBuf {
-    Path::new("/dev/mapper").join(stamp::NAME)
+/// The volume's node, by the kernel's own name, which is there without udev and
+/// without the right to make nodes.
+fn node(root: &SysRoot) -> Option<PathBuf> {
+    let name = root.names("/sys/block").into_iter().find(|name| {
+        root.text(format!("/sys/block/{name}/dm/name")).as_deref() == Some(stamp::NAME)
+    })?;
+    Some(Path::new("/dev").join(name))
 }
 
 /// Removes what an agent left that died before the volume was mounted: it would
 /// hold the disks. One that is in use stays.
-pub(super) fn clear(tools: &Tools) {
-    if node().exists()
+pub(super) fn clear(root: &SysRoot, tools: &Tools) {
+    if node(root).is_some()
         && let Err(error) = tools.unmap(stamp::NAME)
     {
         tracing::warn!(%error, "a volume that was half made stays");
@@ -98,9 +106,13 @@ pub(super) fn clear(tools: &Tools) {
 }
 
 /// Joins the members and makes the file system.
-pub(super) fn make(tools: &Tools, members: &[Member]) -> Result<PathBuf, VolumeError> {
-    let node = node();
+pub(super) fn make(
+    root: &SysRoot,
+    tools: &Tools,
+    members: &[Member],
+) -> Result<PathBuf, VolumeError> {
     tools.map(stamp::NAME, &table(members))?;
+    let node = node(root).ok_or(VolumeError::NoNode)?;
     tools.make_ext4(&node, stamp::NAME)?;
     Ok(node)
 }
