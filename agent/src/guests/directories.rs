@@ -175,34 +175,4 @@ pub(super) fn replace(path: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::keys::InMemory;
-    use super::super::store::Store;
-    use super::super::test_ticket;
-    use super::*;
-
-    #[test]
-    fn qemu_reaches_images_and_guests_but_no_records_whatever_the_umask() {
-        // The umask is the whole process's: this test needs one of its own, as
-        // nextest gives it.
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-        let dir = tempfile::tempdir().unwrap();
-        let root = Utf8Path::from_path(dir.path()).unwrap().join("surplus");
-        let directories = Directories::open(&root, Arc::new(InMemory)).unwrap();
-        Store::open(&root).unwrap();
-        let guest = Placement::of(&test_ticket(1, 3));
-        directories.renew(guest).unwrap();
-        assert_eq!(directories.placements(), [guest]);
-        let guest = format!("guests/{guest}");
-        for (path, mode) in [
-            ("", 0o755),
-            ("images", 0o711),
-            ("guests", 0o711),
-            (guest.as_str(), 0o711),
-            ("ledger", 0o700),
-        ] {
-            let found = fs::metadata(root.join(path)).unwrap().permissions().mode();
-            assert_eq!(found & 0o777, mode, "{path}: {found:o}");
-        }
-    }
-}
+mod tests;
