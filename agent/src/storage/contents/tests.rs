@@ -5,7 +5,8 @@ use std::process::Command;
 use super::*;
 use crate::storage::volume;
 
-const SIZE: u64 = 64 << 20;
+/// What XFS wants at least.
+const SIZE: u64 = 320 << 20;
 const HOST: &str = "4c4c4544-0031-3010-8054-b7c04f4d5931";
 
 struct Disk {
