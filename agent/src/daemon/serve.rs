@@ -18,7 +18,6 @@ use super::{DaemonError, World, shutdown};
 use crate::capacity::Reserve;
 use crate::clock::{MarketplaceTime, since_boot};
 use crate::guests::forwards::PacketFilter;
-use crate::guests::keys::KernelKeys;
 use crate::guests::{Guests, GuestsConfig, probe};
 use crate::hub::in_one_line;
 use crate::storage::{self, Volume};
@@ -69,24 +68,18 @@ pub(super) async fn serve(
     let (credentials, shown) = watch::channel(credentials);
     let mut beside = Beside::default();
 
-    let reserve = Reserve {
-        vcpus: site.reserve.vcpus.unwrap_or(0),
-        memory_bytes: site.reserve.memory.unwrap_or(0),
-    };
     beside.run(keep_running(Arc::clone(&world.bus), LIBVIRT));
     beside.run(keep_running(Arc::clone(&world.bus), GUARD));
     let root = world.settings.root.clone();
     // Cancel-safe: the probe's guest is killed when it is dropped; disks that are
     // half made ready are made ready anew.
     let (kvm, volume) = tokio::select! {
-        ready = async {
-            tokio::join!(probe_before_guests(world, &site), disks(world, &site))
-        } => ready,
+        ready = ready_for_guests(world, &site) => ready,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
     let emulated = kvm == KvmProbe::Emulated;
     let (say_hung, hangs) = watch::channel(false);
-    let mut surveyor = Surveyor::new(root, reserve, world.board.clone())
+    let mut surveyor = Surveyor::new(root, reserve(&site), world.board.clone())
         .with_probe(kvm)
         .on_volume(volume.as_ref().map(|volume| volume.bytes))
         .minding(hangs.clone());
@@ -94,8 +87,7 @@ pub(super) async fn serve(
 
     let mut config = guests_config(world, host, boot, emulated);
     if let Some(volume) = &volume {
-        config.keys = Arc::new(KernelKeys::new(&volume.path));
-        config.files_dir.clone_from(&volume.path);
+        config.keep_on(volume);
     }
     // An image is never larger than the disk that it unfolds to.
     config.image_cache_bytes = Some(surveyor.disk_bytes());
@@ -222,6 +214,18 @@ async fn probe_before_guests(world: &World, site: &Site) -> KvmProbe {
     } else {
         KvmProbe::Pending
     }
+}
+
+fn reserve(site: &Site) -> Reserve {
+    Reserve {
+        vcpus: site.reserve.vcpus.unwrap_or(0),
+        memory_bytes: site.reserve.memory.unwrap_or(0),
+    }
+}
+
+/// What guests need before they are taken up, looked for at the same time.
+async fn ready_for_guests(world: &World, site: &Site) -> (KvmProbe, Option<Volume>) {
+    tokio::join!(probe_before_guests(world, site), disks(world, site))
 }
 
 /// The volume of the disks that the site file gives.

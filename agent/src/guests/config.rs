@@ -8,8 +8,9 @@ use surplus_protocol::ids::{BootId, HostId};
 
 use super::disk::QemuImg;
 use super::forwards::{Forwards, Nowhere};
-use super::keys::{InMemory, Keys};
+use super::keys::{InMemory, KernelKeys, Keys};
 use super::prepare;
+use crate::storage::Volume;
 use crate::system::notify::Pulse;
 
 /// Where guests live and how they are treated.
@@ -77,5 +78,11 @@ impl GuestsConfig {
             deadlines_dir: surplus_guard::deadline::DIRECTORY.into(),
             pulse: Pulse::default(),
         }
+    }
+
+    /// Keeps guests' files on the volume, each guest's under a key of its own.
+    pub fn keep_on(&mut self, volume: &Volume) {
+        self.keys = Arc::new(KernelKeys::new(&volume.path));
+        self.files_dir.clone_from(&volume.path);
     }
 }

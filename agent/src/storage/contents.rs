@@ -20,7 +20,7 @@ use super::tools::{Signature, ToolError, Tools};
 const ENDS: u64 = 8 << 20;
 const SAMPLES: u64 = 256;
 const BLOCK: u64 = 4096;
-const PIECE: u64 = 1 << 20;
+const PIECE: usize = 1 << 20;
 
 /// What is on a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,19 +134,19 @@ pub(super) fn our_extent(
 /// The first byte that is not zero, of all that is read.
 fn first_byte(disk: &File, size: u64) -> Result<Option<u64>, Problem> {
     let mut found = None;
-    let mut buffer = vec![0; PIECE as usize];
+    let mut buffer = vec![0; PIECE];
     let mut read = |start: u64, bytes: u64| -> Result<(), Problem> {
         let mut at = start;
         while at < start + bytes {
-            let piece = PIECE.min(start + bytes - at);
-            let buffer = &mut buffer[..usize::try_from(piece).unwrap_or(0)];
+            let left = usize::try_from(start + bytes - at).unwrap_or(PIECE);
+            let buffer = &mut buffer[..left.min(PIECE)];
             disk.read_exact_at(buffer, at)
                 .map_err(|source| Problem::Read { at, source })?;
             if found.is_none() {
                 let here = buffer.iter().position(|byte| *byte != 0);
                 found = here.map(|index| at + index as u64);
             }
-            at += piece;
+            at += buffer.len() as u64;
         }
         Ok(())
     };

@@ -16,8 +16,9 @@ pub(super) const TYPE: &str = "3E0FB1CF-893B-49F0-A200-2EBC203DC680";
 /// The partition's name, the volume's, and the file system's label.
 pub(super) const NAME: &str = "surplus-guests";
 /// How much of the partition the stamp takes.
-pub(super) const BYTES: u64 = 1 << 20;
+pub(super) const BYTES: u64 = (SECTORS * SECTOR) as u64;
 
+const SECTORS: usize = 2048;
 const SECTOR: usize = 512;
 const BEGINS: &str =
     "surplus guests' disk: its contents are encrypted and their keys are gone; host ";
@@ -34,7 +35,7 @@ pub(super) enum Stamp {
 
 /// Reads the stamp of the partition that begins at `start`.
 pub(super) fn read(disk: &File, start: u64) -> io::Result<Stamp> {
-    let mut bytes = vec![0; BYTES as usize];
+    let mut bytes = vec![0; SECTORS * SECTOR];
     disk.read_exact_at(&mut bytes, start)?;
     let mut ours: Option<&[u8]> = None;
     for (number, sector) in bytes.chunks_exact(SECTOR).enumerate() {
@@ -52,7 +53,7 @@ pub(super) fn read(disk: &File, start: u64) -> io::Result<Stamp> {
 
 /// Writes the stamp of `host`, durably.
 pub(super) fn write(disk: &File, start: u64, host: &str) -> io::Result<()> {
-    disk.write_all_at(&sector(host).repeat(BYTES as usize / SECTOR), start)?;
+    disk.write_all_at(&sector(host).repeat(SECTORS), start)?;
     disk.sync_all()
 }
 
