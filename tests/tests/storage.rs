@@ -22,6 +22,8 @@ const BOOT: Duration = Duration::from_secs(180);
 const GUEST: Duration = Duration::from_secs(240);
 const SOON: Duration = Duration::from_secs(60);
 const GIB: u64 = 1 << 30;
+/// What is written beside the guests' directories, by the shell.
+const OPENLY: &str = "nobody-hides-this-word";
 const BLOCK: usize = 4096;
 /// What the guest writes to its disk, a MiB of it.
 const WORD: &str = "a-tenant-wrote-this-word-to-its-disk";
@@ -313,7 +315,15 @@ fn a_guest_comes_and_goes(
         lines.trim() != "0",
         "the guest's disk does not hold its word"
     );
-    machine.shell()?.run("sync", SOON)?;
+    // What is not under a key can be read from outside, so that the look is none in
+    // vain.
+    let openly = format!("echo {OPENLY} > /var/lib/surplus/volume/openly; sync");
+    machine.shell()?.run(&openly, SOON)?;
+    let seen = shelf.holds("BLANK-1", OPENLY)? || shelf.holds("BLANK-2", OPENLY)?;
+    ensure!(
+        seen,
+        "what was written without a key cannot be read, either"
+    );
     nothing_can_be_read(shelf)?;
 
     let ended: Lease = buyer.ask(&["end", "writer", "--wait", "--timeout", "2m"])?;
