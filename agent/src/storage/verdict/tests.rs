@@ -246,10 +246,10 @@ fn any_contents() -> impl Strategy<Value = Contents> {
 
 fn any_policy() -> impl Strategy<Value = Storage> {
     prop_oneof![
-        Just(Storage::None),
-        Just(Storage::Blank),
-        Just(named("sda")),
-        Just(named("sdb"))
+        1 => Just(Storage::None),
+        3 => Just(Storage::Blank),
+        3 => Just(named("sda")),
+        1 => Just(named("sdb"))
     ]
 }
 
@@ -258,8 +258,9 @@ proptest! {
     fn a_disk_that_carries_anything_of_anybodys_is_never_used(
         policy in any_policy(),
         contents in any_contents(),
-        flags in any::<[bool; 5]>(),
-        bytes in prop_oneof![Just(0), Just(SMALLEST), any::<u64>()],
+        // Mostly nothing speaks against the disk but what is on it.
+        flags in prop_oneof![4 => Just([false; 5]), 1 => any::<[bool; 5]>()],
+        bytes in prop_oneof![1 => Just(0), 4 => Just(SMALLEST), 1 => any::<u64>()],
     ) {
         let facts = DiskFacts {
             bytes,
