@@ -1,18 +1,23 @@
 //! What the host can surely deliver: its total after reserve.
 //!
-//! Everything is carved out of memory, since guests' disks lie on a tmpfs. The
-//! same page is promised once:
+//! Where the owner gives no disks, guests' disks lie on a tmpfs and everything is
+//! carved out of memory. Where he does, they lie on a volume. The same page and
+//! the same block are promised once:
 //!
 //! ```text
-//! MemTotal = reserve + sellable memory + 2 × sellable disk
+//!                     without a volume              with one
+//! MemTotal = reserve + sellable memory              + sellable memory
+//!                    + 2 × sellable disk
+//! volume   =                                kept back + 2 × sellable disk
 //! ```
 //!
 //! Disk counts twice because beside a guest's disk the image that it was made
 //! from stays in the cache, and an image is never larger than the disk that it
 //! unfolds to. Each guest's own overhead (QEMU) is paid out of what is
-//! sellable, by the marketplace, per guest.
+//! sellable, by the marketplace, per guest. Kept back of a volume is a 32nd, for
+//! the file system's own growth and the tables of growing disks.
 //!
-//! What always holds: the sum above never exceeds `MemTotal`; what is sellable
+//! What always holds: neither sum exceeds what there is; what is sellable
 //! is zero while KVM has not been seen to run a guest or QEMU is not confined, and
 //! then `withheld` says why; the generation grows with each change and only then.
 
@@ -30,6 +35,9 @@ pub const RESERVED_MEMORY: u64 = 320 * MIB;
 /// tables, slabs, per-CPU memory.
 const RESERVED_PART: u64 = 32;
 
+/// … and this part of a volume.
+const RESERVED_VOLUME_PART: u64 = 32;
+
 /// The smallest guest worth offering, overhead apart.
 const SMALLEST_MEMORY: u64 = 64 * MIB;
 
@@ -38,6 +46,8 @@ const SMALLEST_MEMORY: u64 = 64 * MIB;
 pub struct Facts {
     pub threads: u32,
     pub memory_bytes: u64,
+    /// The volume on the owner's disks, where he gives some.
+    pub volume_bytes: Option<u64>,
     pub kvm: KvmProbe,
     /// What each guest costs beyond what it was sold.
     pub guest_overhead: Resources,
@@ -64,10 +74,14 @@ pub fn plan(facts: &Facts) -> Capacity {
         disk_bytes: 0,
     };
     let spare = facts.memory_bytes.saturating_sub(reserve.memory_bytes);
+    let (memory_bytes, disk_bytes) = match facts.volume_bytes {
+        None => (spare / 2, spare / 4),
+        Some(volume) => (spare, (volume - volume / RESERVED_VOLUME_PART) / 2),
+    };
     let sellable = Resources {
         vcpus: facts.threads.saturating_sub(reserve.vcpus),
-        memory_bytes: whole_mib(spare / 2),
-        disk_bytes: whole_mib(spare / 4),
+        memory_bytes: whole_mib(memory_bytes),
+        disk_bytes: whole_mib(disk_bytes),
     };
     let withheld = withheld(facts, sellable, reserve);
     Capacity {
@@ -129,7 +143,14 @@ fn withheld(facts: &Facts, sellable: Resources, reserve: Resources) -> Option<St
             facts.threads
         ));
     }
-    if sellable.memory_bytes < needed || sellable.disk_bytes <= facts.guest_overhead.disk_bytes {
+    let disk_is_short = sellable.disk_bytes <= facts.guest_overhead.disk_bytes;
+    if let Some(volume) = facts.volume_bytes.filter(|_| disk_is_short) {
+        return Some(format!(
+            "the disks that are used hold {} MiB, too little for a guest; give more by `storage` in the site file",
+            volume / MIB
+        ));
+    }
+    if sellable.memory_bytes < needed || disk_is_short {
         return Some(format!(
             "of {} MiB of memory {} MiB are kept for the host, and the rest is too little for a guest; add memory or lower the reserve in the site file",
             facts.memory_bytes / MIB,

@@ -28,6 +28,7 @@ pub mod engine;
 pub mod forwards;
 pub mod hypervisor;
 pub mod image;
+pub mod keys;
 pub mod meter;
 pub mod overhead;
 pub mod placement;

@@ -40,6 +40,11 @@ pub fn read(root: &SysRoot, addresses: &Addresses, kvm: KvmProbe) -> Inventory {
     }
 }
 
+/// The machine's disks, for whoever judges them.
+pub(crate) fn disk_facts(root: &SysRoot) -> Vec<crate::storage::DiskFacts> {
+    disks::facts(root, BootFacts::read(root).medium.as_deref())
+}
+
 /// The processors' model, and the memory in bytes: what is told before the
 /// whole inventory is read.
 pub fn size(root: &SysRoot) -> (String, u64) {

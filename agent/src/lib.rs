@@ -19,6 +19,7 @@ pub mod network;
 pub mod site;
 pub mod stages;
 pub mod status;
+pub mod storage;
 pub mod survey;
 pub mod sync;
 pub mod sysroot;

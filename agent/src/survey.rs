@@ -34,6 +34,8 @@ pub struct Surveyor {
     reserve: Reserve,
     offered: Offered,
     kvm: KvmProbe,
+    /// The volume on the owner's disks.
+    volume_bytes: Option<u64>,
     /// Whether libvirt hangs, as last heard.
     hangs: watch::Receiver<bool>,
     board: Board,
@@ -47,6 +49,7 @@ impl Surveyor {
             // Changes come seconds apart.
             offered: Offered::after(since_boot().as_secs()),
             kvm: KvmProbe::Pending,
+            volume_bytes: None,
             hangs: watch::channel(false).1,
             board,
         }
@@ -56,6 +59,15 @@ impl Surveyor {
     #[must_use]
     pub fn minding(self, hangs: watch::Receiver<bool>) -> Self {
         Self { hangs, ..self }
+    }
+
+    /// With guests' files on the owner's disks.
+    #[must_use]
+    pub fn on_volume(self, volume_bytes: Option<u64>) -> Self {
+        Self {
+            volume_bytes,
+            ..self
+        }
     }
 
     /// Takes the result of a probe that was made already.
@@ -97,6 +109,7 @@ impl Surveyor {
         Facts {
             threads: inventory.cpu.threads,
             memory_bytes: inventory.memory_bytes,
+            volume_bytes: self.volume_bytes,
             kvm,
             guest_overhead: GUEST_OVERHEAD,
             reserve: self.reserve,

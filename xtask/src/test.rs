@@ -24,6 +24,8 @@ pub(crate) enum Part {
     Powercut,
     /// What hostile guests try, on the network and out of QEMU; also within `e2e`
     Attack,
+    /// Disks that are given to guests, on a booted host; also within `e2e`
+    Storage,
     /// The small guest's image, made
     Guest,
     /// The appliance in QEMU, booted from media
@@ -101,6 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 }
                 Part::Powercut => machines(&mut finished, &POWERCUT, args),
                 Part::Attack => machines(&mut finished, &ATTACK, args),
+                Part::Storage => machines(&mut finished, &STORAGE, args),
                 Part::Guest => step(&mut finished, GUEST, || ground::guest().map(drop)),
                 Part::E2e => machines(&mut finished, &E2E, args),
                 Part::Netboot => machines(&mut finished, &NETBOOT, args),
@@ -235,6 +238,10 @@ const POWERCUT: Machines = Machines {
 const ATTACK: Machines = Machines {
     name: "attacks",
     programs: "kind(test) and binary(/^isolation$|^confinement$/)",
+};
+const STORAGE: Machines = Machines {
+    name: "disks",
+    programs: "kind(test) and binary(storage)",
 };
 const NETBOOT: Machines = Machines {
     name: "network boot tests",

@@ -8,6 +8,7 @@ fn host(threads: u32, memory_bytes: u64) -> Facts {
     Facts {
         threads,
         memory_bytes,
+        volume_bytes: None,
         kvm: KvmProbe::Works { millis: 1 },
         guest_overhead: Resources {
             vcpus: 0,
@@ -61,6 +62,26 @@ fn a_large_server_keeps_one_thread_in_32_and_its_share_of_memory() {
     assert_eq!(capacity.reserve.vcpus, 4);
     assert_eq!(capacity.sellable.vcpus, 124);
     assert_eq!(capacity.reserve.memory_bytes, 320 * MIB + 16 * GIB);
+}
+
+#[test]
+fn with_disks_all_spare_memory_is_memory_for_guests() {
+    let (without, with) = (
+        plan(&host(4, 8 * GIB)),
+        plan(&Facts {
+            volume_bytes: Some(100 * GIB),
+            ..host(4, 8 * GIB)
+        }),
+    );
+    let spare = 8 * GIB - with.reserve.memory_bytes;
+    assert_eq!(with.reserve, without.reserve);
+    assert_eq!(with.sellable.memory_bytes, spare / MIB * MIB);
+    assert!(with.sellable.disk_bytes > 48 * GIB);
+    let tiny = plan(&Facts {
+        volume_bytes: Some(MIB),
+        ..host(4, 8 * GIB)
+    });
+    assert!(tiny.withheld.unwrap().contains("disks"));
 }
 
 #[test]
@@ -134,9 +155,10 @@ fn the_generation_grows_with_each_change_and_only_then() {
 
 proptest! {
     #[test]
-    fn no_byte_of_memory_is_promised_twice(
+    fn no_byte_of_memory_or_disk_is_promised_twice(
         threads in 0_u32..2048,
         memory_bytes in 0_u64..1 << 45,
+        volume_bytes in proptest::option::of(0_u64..1 << 50),
         vcpus in 0_u32..4096,
         memory in 0_u64..1 << 46,
         overhead in 0_u64..1 << 30,
@@ -144,14 +166,20 @@ proptest! {
         let facts = Facts {
             guest_overhead: Resources { vcpus: 0, memory_bytes: overhead, disk_bytes: overhead },
             reserve: Reserve { vcpus, memory_bytes: memory },
+            volume_bytes,
             ..host(threads, memory_bytes)
         };
         let Capacity { sellable, reserve, withheld, .. } = plan(&facts);
         if withheld.is_none() {
-            let promised = u128::from(reserve.memory_bytes)
-                + u128::from(sellable.memory_bytes)
-                + 2 * u128::from(sellable.disk_bytes);
-            prop_assert!(promised <= u128::from(memory_bytes));
+            let memory = u128::from(reserve.memory_bytes) + u128::from(sellable.memory_bytes);
+            let disk = 2 * u128::from(sellable.disk_bytes);
+            match volume_bytes {
+                None => prop_assert!(memory + disk <= u128::from(memory_bytes)),
+                Some(volume) => {
+                    prop_assert!(memory <= u128::from(memory_bytes));
+                    prop_assert!(disk + u128::from(volume) / 32 <= u128::from(volume));
+                }
+            }
             prop_assert!(sellable.vcpus >= 1);
             prop_assert!(u64::from(sellable.vcpus) + u64::from(reserve.vcpus) <= u64::from(threads));
             prop_assert!(sellable.memory_bytes >= overhead);

@@ -20,6 +20,7 @@ use crate::clock::{MarketplaceTime, since_boot};
 use crate::guests::forwards::PacketFilter;
 use crate::guests::{Guests, GuestsConfig, probe};
 use crate::hub::in_one_line;
+use crate::storage::{self, Volume};
 use crate::survey::Surveyor;
 use crate::sync::fence::FenceBook;
 use crate::sync::session::Session;
@@ -57,7 +58,7 @@ pub(super) async fn serve(
         site,
         road,
         facts,
-        storage,
+        storage: key_storage,
         floor,
         credentials,
         authority,
@@ -67,26 +68,27 @@ pub(super) async fn serve(
     let (credentials, shown) = watch::channel(credentials);
     let mut beside = Beside::default();
 
-    let reserve = Reserve {
-        vcpus: site.reserve.vcpus.unwrap_or(0),
-        memory_bytes: site.reserve.memory.unwrap_or(0),
-    };
     beside.run(keep_running(Arc::clone(&world.bus), LIBVIRT));
     beside.run(keep_running(Arc::clone(&world.bus), GUARD));
     let root = world.settings.root.clone();
-    // Cancel-safe: the probe's guest is killed when it is dropped.
-    let kvm = tokio::select! {
-        kvm = probe_before_guests(world, &site) => kvm,
+    // Cancel-safe: the probe's guest is killed when it is dropped; disks that are
+    // half made ready are made ready anew.
+    let (kvm, volume) = tokio::select! {
+        ready = ready_for_guests(world, &site) => ready,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
     let emulated = kvm == KvmProbe::Emulated;
     let (say_hung, hangs) = watch::channel(false);
-    let mut surveyor = Surveyor::new(root, reserve, world.board.clone())
+    let mut surveyor = Surveyor::new(root, reserve(&site), world.board.clone())
         .with_probe(kvm)
+        .on_volume(volume.as_ref().map(|volume| volume.bytes))
         .minding(hangs.clone());
     let (publish, offer) = watch::channel(surveyor.look());
 
     let mut config = guests_config(world, host, boot, emulated);
+    if let Some(volume) = &volume {
+        config.keep_on(volume);
+    }
     // An image is never larger than the disk that it unfolds to.
     config.image_cache_bytes = Some(surveyor.disk_bytes());
     let time = MarketplaceTime::open(world.settings.run_directory.join("marketplace-time"));
@@ -124,7 +126,7 @@ pub(super) async fn serve(
         site,
         road,
         facts,
-        storage,
+        storage: key_storage,
         floor,
         credentials,
         consoles: world.settings.consoles.clone(),
@@ -212,6 +214,31 @@ async fn probe_before_guests(world: &World, site: &Site) -> KvmProbe {
     } else {
         KvmProbe::Pending
     }
+}
+
+fn reserve(site: &Site) -> Reserve {
+    Reserve {
+        vcpus: site.reserve.vcpus.unwrap_or(0),
+        memory_bytes: site.reserve.memory.unwrap_or(0),
+    }
+}
+
+/// What guests need before they are taken up, looked for at the same time.
+async fn ready_for_guests(world: &World, site: &Site) -> (KvmProbe, Option<Volume>) {
+    tokio::join!(probe_before_guests(world, site), disks(world, site))
+}
+
+/// The volume of the disks that the site file gives.
+async fn disks(world: &World, site: &Site) -> Option<Volume> {
+    let (root, policy) = (world.settings.root.clone(), site.storage.clone());
+    let state = world.settings.state_directory.clone();
+    let consoles = world.settings.consoles.clone();
+    let ready = move || storage::ready(&root, &policy, &state, &*consoles);
+    let ready = tokio::task::spawn_blocking(ready).await;
+    ready.unwrap_or_else(|error| {
+        tracing::error!(%error, "the disks were not made ready");
+        None
+    })
 }
 
 async fn keep_running(bus: Arc<Bus>, unit: &'static str) {

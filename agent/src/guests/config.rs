@@ -8,7 +8,9 @@ use surplus_protocol::ids::{BootId, HostId};
 
 use super::disk::QemuImg;
 use super::forwards::{Forwards, Nowhere};
+use super::keys::{InMemory, KernelKeys, Keys};
 use super::prepare;
+use crate::storage::Volume;
 use crate::system::notify::Pulse;
 
 /// Where guests live and how they are treated.
@@ -17,8 +19,12 @@ pub struct GuestsConfig {
     /// This host and this boot of it: tickets for others are refused.
     pub host: HostId,
     pub boot: BootId,
-    /// Records, images, disks (`/var/lib/surplus`).
+    /// Records (`/var/lib/surplus`).
     pub state_dir: Utf8PathBuf,
+    /// Images and guests' files: the state directory too, or a volume.
+    pub files_dir: Utf8PathBuf,
+    /// What makes guests' files unreadable once they are gone.
+    pub keys: Arc<dyn Keys>,
     /// The bridge that guests are plugged into.
     pub bridge: String,
     /// Run guests under emulation; only where the site file asks for it.
@@ -55,6 +61,8 @@ impl GuestsConfig {
             host,
             boot,
             state_dir: state_dir.to_owned(),
+            files_dir: state_dir.to_owned(),
+            keys: Arc::new(InMemory),
             bridge: surplus_seat::BRIDGE.into(),
             emulation: false,
             shutdown_grace: Duration::from_secs(10),
@@ -70,5 +78,11 @@ impl GuestsConfig {
             deadlines_dir: surplus_guard::deadline::DIRECTORY.into(),
             pulse: Pulse::default(),
         }
+    }
+
+    /// Keeps guests' files on the volume, each guest's under a key of its own.
+    pub fn keep_on(&mut self, volume: &Volume) {
+        self.keys = Arc::new(KernelKeys::new(&volume.path));
+        self.files_dir.clone_from(&volume.path);
     }
 }

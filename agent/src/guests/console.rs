@@ -9,11 +9,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use camino::{Utf8Path, Utf8PathBuf};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -39,13 +40,39 @@ const LAST_WORDS: Duration = Duration::from_secs(300);
 /// The files of a console log, newest first, with their inodes.
 pub type LogFiles = Vec<(u64, File)>;
 
-/// Opens the files of a log, so that they can be read after they are removed.
+/// The file that a follower reads, as long as it may.
+pub type OpenFile = Arc<Mutex<Option<File>>>;
+
+fn lock(open: &OpenFile) -> MutexGuard<'_, Option<File>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes the file: nothing of the guest may be open when its key is destroyed.
+pub fn close(open: &OpenFile) {
+    lock(open).take();
+}
+
+/// Takes the files of a log into memory, so that they can be read after they and
+/// their key are gone.
 pub fn hold(log: &Utf8Path) -> LogFiles {
     let paths = paths(log);
     paths
         .into_iter()
-        .filter_map(|(inode, path)| Some((inode, File::open(path).ok()?)))
+        .filter_map(|(inode, path)| {
+            let held = copy(&path);
+            let held = held.inspect_err(
+                |error| tracing::warn!(%path, %error, "the end of a console's log is lost"),
+            );
+            Some((inode, held.ok()?))
+        })
         .collect()
+}
+
+fn copy(path: &Utf8Path) -> io::Result<File> {
+    let held = memfd_create(c"console", MFdFlags::MFD_CLOEXEC)?;
+    let mut held = File::from(held);
+    io::copy(&mut File::open(path)?, &mut held)?;
+    Ok(held)
 }
 
 fn paths(log: &Utf8Path) -> Vec<(u64, Utf8PathBuf)> {
@@ -65,7 +92,7 @@ pub struct Follower {
     held: Option<LogFiles>,
     uplink: Arc<dyn Uplink>,
     position: Position,
-    open: Option<File>,
+    open: OpenFile,
     /// Where changes are heard of.
     changes: Option<Arc<Changes>>,
     /// The open file's.
@@ -95,10 +122,15 @@ impl Follower {
             held: None,
             uplink,
             position,
-            open: None,
+            open: OpenFile::default(),
             changes: None,
             change: None,
         }
+    }
+
+    /// The file that it has open, so that it can be closed at the guest's end.
+    pub fn open(&self) -> OpenFile {
+        Arc::clone(&self.open)
     }
 
     /// The same, not looking at a log that does not change.
@@ -190,15 +222,17 @@ impl Follower {
 
     /// Reads on, going from file to file as they were rotated.
     fn read(&mut self) -> io::Result<Chunk> {
-        if self.open.is_none() && !self.find()? {
+        if lock(&self.open).is_none() && !self.find()? {
             return Ok(Chunk::Nothing);
         }
-        let Some(file) = &mut self.open else {
-            return Ok(Chunk::Gap);
-        };
-        file.seek(SeekFrom::Start(self.position.within))?;
         let mut bytes = Vec::new();
-        file.take(CHUNK).read_to_end(&mut bytes)?;
+        match &mut *lock(&self.open) {
+            Some(file) => {
+                file.seek(SeekFrom::Start(self.position.within))?;
+                file.take(CHUNK).read_to_end(&mut bytes)?;
+            }
+            None => return Ok(Chunk::Gap),
+        }
         if !bytes.is_empty() {
             return Ok(Chunk::Bytes(bytes));
         }
@@ -259,7 +293,7 @@ impl Follower {
             .changes
             .as_ref()
             .and_then(|changes| changes.of(&file).ok());
-        self.open = Some(file);
+        *lock(&self.open) = Some(file);
     }
 
     /// The log's files, newest first.

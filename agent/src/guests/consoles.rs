@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::changes::Changes;
-use super::console::{self, Follower, LogFiles};
+use super::console::{self, Follower, LogFiles, OpenFile};
 use super::placement::Placement;
 use super::uplink::Uplink;
 
@@ -32,6 +32,7 @@ struct Followed {
 #[derive(Debug)]
 struct Console {
     ended: oneshot::Sender<LogFiles>,
+    open: OpenFile,
     task: Task,
 }
 
@@ -68,18 +69,20 @@ impl Consoles {
             let (ended, end) = oneshot::channel();
             let follower = Follower::new(placement, log, Arc::clone(uplink));
             let follower = follower.hearing(self.changes.clone());
+            let open = follower.open();
             let task = Task(tokio::spawn(follower.run(end)));
-            Console { ended, task }
+            Console { ended, open, task }
         });
     }
 
-    /// Holds what is left of the log, so that it may be removed, and has it
+    /// Holds what is left of the log, so that it and its key may go, and has it
     /// handed over.
     pub(super) fn end(&self, placement: Placement, log: &Utf8Path) {
         let mut followed = self.followed();
         if let Some(console) = followed.live.remove(&placement) {
             // A follower that has gone has nothing left to say.
             let _ = console.ended.send(console::hold(log));
+            console::close(&console.open);
             followed.draining.push(console.task);
         }
     }

@@ -1,21 +1,26 @@
 //! Where the files of guests lie: `guests/<placement>/` (disk, seed, console
-//! log) and `images/`, under the state directory.
+//! log) and `images/`, under the state directory or on the volume of the host's
+//! disks.
 //!
 //! What always holds: QEMU, under its own user, reaches images and guests by
-//! name and lists none of them.
+//! name and lists none of them; where there are keys, each guest's directory has
+//! its own from before its first file, and it is gone before the directory is.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::keys::Keys;
 use super::placement::Placement;
 
 /// The directories of guests and images.
 #[derive(Clone, Debug)]
 pub struct Directories {
     root: Utf8PathBuf,
+    keys: Arc<dyn Keys>,
 }
 
 /// A directory could not be made or removed.
@@ -27,15 +32,23 @@ pub struct DirectoryError {
     source: io::Error,
 }
 
+impl DirectoryError {
+    /// Whether a file in it is still open, so that its key is not gone yet.
+    pub fn is_busy(&self) -> bool {
+        self.source.kind() == io::ErrorKind::ResourceBusy
+    }
+}
+
 impl Directories {
     /// Makes the directories where they are missing.
     ///
     /// # Errors
     ///
     /// [`DirectoryError`] where one cannot be made.
-    pub fn open(root: &Utf8Path) -> Result<Self, DirectoryError> {
+    pub fn open(root: &Utf8Path, keys: Arc<dyn Keys>) -> Result<Self, DirectoryError> {
         let directories = Self {
             root: root.to_owned(),
+            keys,
         };
         for (path, mode) in [
             (root.to_owned(), 0o755),
@@ -44,6 +57,7 @@ impl Directories {
         ] {
             make(path, mode)?;
         }
+        directories.give_key(&directories.images())?;
         Ok(directories)
     }
 
@@ -75,25 +89,38 @@ impl Directories {
         self.remove(placement)?;
         let path = self.of(placement);
         make(path.clone(), 0o711)?;
+        self.give_key(&path)?;
         Ok(path)
     }
 
-    /// Removes a guest's files; whether there were any.
+    fn give_key(&self, path: &Utf8Path) -> Result<(), DirectoryError> {
+        let given = self.keys.give(path);
+        given.map_err(error("encrypt", path))
+    }
+
+    /// Removes a guest's files, and destroys their key; whether there were any.
     ///
     /// # Errors
     ///
-    /// [`DirectoryError`] where they cannot be removed.
+    /// [`DirectoryError`] where they cannot be removed, or the key stays.
     pub fn remove(&self, placement: Placement) -> Result<bool, DirectoryError> {
         let path = self.of(placement);
-        match fs::remove_dir_all(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(DirectoryError {
-                what: "remove",
-                path,
-                source,
-            }),
+        // The directory itself goes last: it is what names the key, to an agent
+        // that comes after this one, too.
+        match empty(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(error("empty", &path)(source)),
         }
+        let destroyed = self.keys.destroy(&path);
+        destroyed.map_err(error("destroy the key of", &path))?;
+        fs::remove_dir(&path).map_err(error("remove", &path))?;
+        Ok(true)
+    }
+
+    /// Whether a guest's files have a key here.
+    pub fn have_keys(&self) -> bool {
+        self.keys.are_given()
     }
 
     /// Placements that have files on this host.
@@ -109,11 +136,24 @@ impl Directories {
 }
 
 fn make(path: Utf8PathBuf, mode: u32) -> Result<(), DirectoryError> {
-    make_dir(&path, mode).map_err(|source| DirectoryError {
-        what: "make",
-        path,
-        source,
-    })
+    make_dir(&path, mode).map_err(error("make", &path))
+}
+
+fn error(what: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> DirectoryError {
+    let path = path.to_owned();
+    move |source| DirectoryError { what, path, source }
+}
+
+fn empty(directory: &Utf8Path) -> io::Result<()> {
+    for entry in directory.read_dir_utf8()? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory of exactly this mode, and those above it.
@@ -135,33 +175,4 @@ pub(super) fn replace(path: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::store::Store;
-    use super::super::test_ticket;
-    use super::*;
-
-    #[test]
-    fn qemu_reaches_images_and_guests_but_no_records_whatever_the_umask() {
-        // The umask is the whole process's: this test needs one of its own, as
-        // nextest gives it.
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-        let dir = tempfile::tempdir().unwrap();
-        let root = Utf8Path::from_path(dir.path()).unwrap().join("surplus");
-        let directories = Directories::open(&root).unwrap();
-        Store::open(&root).unwrap();
-        let guest = Placement::of(&test_ticket(1, 3));
-        directories.renew(guest).unwrap();
-        assert_eq!(directories.placements(), [guest]);
-        let guest = format!("guests/{guest}");
-        for (path, mode) in [
-            ("", 0o755),
-            ("images", 0o711),
-            ("guests", 0o711),
-            (guest.as_str(), 0o711),
-            ("ledger", 0o700),
-        ] {
-            let found = fs::metadata(root.join(path)).unwrap().permissions().mode();
-            assert_eq!(found & 0o777, mode, "{path}: {found:o}");
-        }
-    }
-}
+mod tests;

@@ -96,7 +96,7 @@ impl LocalWorkshop {
     ///
     /// [`DirectoryError`] where one cannot be made.
     pub fn open(config: &GuestsConfig, uplink: Arc<dyn Uplink>) -> Result<Self, DirectoryError> {
-        let directories = Directories::open(&config.state_dir)?;
+        let directories = Directories::open(&config.files_dir, Arc::clone(&config.keys))?;
         Ok(Self {
             images: ImageStore::new(directories.images(), config.image_cache_bytes),
             directories,
@@ -204,6 +204,10 @@ impl Workshop for LocalWorkshop {
         let removed = self.directories.remove(placement)?;
         self.remove_qemu_logs(placement);
         Ok(removed)
+    }
+
+    fn destroys_keys(&self) -> bool {
+        self.directories.have_keys()
     }
 
     fn keep_images(&self, digests: BTreeSet<Digest>) {

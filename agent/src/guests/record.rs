@@ -97,6 +97,7 @@ impl Record {
             ended_at: now,
             usage: self.meter.close(placement, now),
             claim: self.ticket.claim.clone(),
+            disk: None,
         }
     }
 }
@@ -120,5 +121,6 @@ pub fn unused_receipt(
         ended_at: now,
         usage: Meter::default().close(placement, now),
         claim: None,
+        disk: None,
     }
 }

@@ -35,6 +35,12 @@ pub trait Workshop: Send + Sync + fmt::Debug {
     /// [`DirectoryError`] where something stays.
     fn remove(&self, placement: Placement) -> Result<bool, DirectoryError>;
 
+    /// Whether a guest's files had a key that [`Workshop::remove`] destroyed with
+    /// them. Without keys they lay in memory.
+    fn destroys_keys(&self) -> bool {
+        false
+    }
+
     /// Says which images leases use; those stay.
     fn keep_images(&self, digests: BTreeSet<Digest>);
 

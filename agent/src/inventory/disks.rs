@@ -1,11 +1,14 @@
-//! Disks, each with the one reason why it is used or left alone.
+//! Disks, as the kernel describes them, each with the one reason why it is used
+//! or left alone.
 //!
-//! What always holds: no disk is opened here. Guests live in memory only in
-//! this version, so that no disk is ever used; the reason says which of the
-//! causes comes first.
+//! What always holds: no disk is opened here. What became of a disk whose
+//! contents were looked at, [`crate::storage`] has noted.
+
+use std::collections::BTreeMap;
 
 use surplus_protocol::inventory::Disk;
 
+use crate::storage::{DiskFacts, Report, reason_of, reason_without_policy};
 use crate::sysroot::SysRoot;
 
 /// Kinds of block device that are no disks: they have no hardware of their own,
@@ -15,39 +18,85 @@ const NOT_DISKS: [&str; 9] = [
 ];
 
 pub(super) fn read(root: &SysRoot, boot_medium: Option<&str>) -> Vec<Disk> {
-    root.names("/sys/block")
-        .into_iter()
-        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|name| disk(root, name, boot_medium))
+    let report = Report::load(root);
+    let facts = facts(root, boot_medium).into_iter();
+    facts
+        .map(|facts| disk(root, facts, report.as_ref()))
         .collect()
 }
 
-fn disk(root: &SysRoot, name: String, boot_medium: Option<&str>) -> Disk {
-    let at = |file: &str| format!("/sys/block/{name}/{file}");
-    let size_bytes = root
-        .number::<u64>(at("size"))
-        .unwrap_or(0)
-        .saturating_mul(512);
-    let reason = if boot_medium.is_some_and(|medium| medium.starts_with(name.as_str())) {
-        "left alone: this host was booted from it"
-    } else if size_bytes == 0 {
-        "left alone: there is no medium in it"
-    } else if root.number(at("ro")) == Some(1_u8) {
-        "left alone: it cannot be written to"
-    } else if root.number(at("removable")) == Some(1_u8) {
-        "left alone: it is removable"
-    } else {
-        "left alone: guests are kept in memory (storage = \"none\")"
-    };
+fn disk(root: &SysRoot, facts: DiskFacts, report: Option<&Report>) -> Disk {
+    let at = |file: &str| format!("/sys/block/{}/{file}", facts.name);
+    let (used, reason) = reason_of(report, &facts.name, facts.serial.as_deref())
+        .unwrap_or_else(|| (false, reason_without_policy(&facts)));
     Disk {
         model: root.text(at("device/model")),
-        serial: serial(root, &name),
-        size_bytes,
+        size_bytes: facts.bytes,
         rotational: root.number(at("queue/rotational")) == Some(1_u8),
-        used: false,
-        reason: reason.to_owned(),
-        name,
+        used,
+        reason,
+        serial: facts.serial,
+        name: facts.name,
     }
+}
+
+/// Every disk of the machine.
+pub(super) fn facts(root: &SysRoot, boot_medium: Option<&str>) -> Vec<DiskFacts> {
+    let mounts = mounts(root);
+    let names = root.names("/sys/block").into_iter();
+    names
+        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)))
+        // One path of several to an NVMe disk, which has a name of its own.
+        .filter(|name| root.number(format!("/sys/block/{name}/hidden")) != Some(1_u8))
+        .map(|name| {
+            let at = |file: &str| format!("/sys/block/{name}/{file}");
+            let serial = serial(root, &name);
+            let identity = root
+                .text(at("wwid"))
+                .or_else(|| root.text(at("device/wwid")));
+            let parts: Vec<_> = std::iter::once(at(""))
+                .chain(root.names(at("")).into_iter().filter_map(|part| {
+                    root.exists(at(&format!("{part}/partition")))
+                        .then(|| at(&part))
+                }))
+                .collect();
+            let mounted = parts.iter().find_map(|part| {
+                let number = root.text(format!("{part}/dev"))?;
+                mounts.get(&number).cloned()
+            });
+            let holder = parts.iter().find_map(|part| {
+                let holder = root.names(format!("{part}/holders")).into_iter().next()?;
+                Some(
+                    root.text(format!("/sys/block/{holder}/dm/name"))
+                        .unwrap_or(holder),
+                )
+            });
+            DiskFacts {
+                bytes: root
+                    .number::<u64>(at("size"))
+                    .unwrap_or(0)
+                    .saturating_mul(512),
+                read_only: root.number(at("ro")) == Some(1_u8),
+                removable: root.number(at("removable")) == Some(1_u8),
+                boot_medium: boot_medium.is_some_and(|it| it.starts_with(name.as_str())),
+                mounted,
+                holder,
+                identity,
+                serial,
+                name,
+            }
+        })
+        .collect()
+}
+
+/// Mount points by the number of their device.
+fn mounts(root: &SysRoot) -> BTreeMap<String, String> {
+    let text = root.text("/proc/self/mountinfo").unwrap_or_default();
+    let lines = text.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(2);
+        Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
+    });
+    lines.collect()
 }
 
 /// NVMe and MMC have it beside the device, virtio beside the disk, SCSI and

@@ -190,6 +190,7 @@ async fn receipts_go_up_signed_by_the_host_and_their_acknowledgement_comes_back(
         started_at: None,
         ended_at: Timestamp::now(),
         usage: usage.clone(),
+        disk: None,
     };
     scene.report.send_replace(GuestsReport {
         usage: vec![usage],

@@ -243,9 +243,8 @@ fn network(nic: &Nic) -> String {
 fn disk(disk: &Disk) -> String {
     let model = disk.model.as_deref().unwrap_or("unnamed");
     let serial = disk.serial.as_deref().unwrap_or("without serial");
-    let used = if disk.used { "used" } else { "left alone" };
     format!(
-        "{} {} {model} {serial}: {used}, {}",
+        "{} {} {model} {serial}: {}",
         disk.name,
         show_size(disk.size_bytes),
         disk.reason

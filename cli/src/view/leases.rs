@@ -1,7 +1,7 @@
 //! Leases and their bills.
 
 use surplus_protocol::api::{Bill, BillLine, FormerPlacement, Lease};
-use surplus_protocol::lease::{EndReason, Forward, GuestPhase, LeaseState, OnLostLink};
+use surplus_protocol::lease::{DiskEnd, EndReason, Forward, GuestPhase, LeaseState, OnLostLink};
 
 use super::hosts::resources;
 use super::{View, short_ids};
@@ -81,6 +81,9 @@ impl View {
             ("made", self.time(lease.created_at)),
             ("started", self.time_or(lease.started_at, "not yet")),
         ]);
+        if let Some(disk) = lease.disk {
+            rows.push(("disk", self.disk_end(disk)));
+        }
         match lease.ended_at {
             Some(at) => rows.push(("ended", self.time(at))),
             None => rows.push(("ends by itself", self.time(lease.ends_at))),
@@ -93,6 +96,13 @@ impl View {
             ),
         ));
         self.sheet(rows)
+    }
+
+    fn disk_end(&self, disk: DiskEnd) -> String {
+        match disk {
+            DiskEnd::MemoryFreed => "was in the host's memory, which was freed".into(),
+            DiskEnd::KeyDestroyed { at } => format!("its key was destroyed, {}", self.time(at)),
+        }
     }
 
     fn former(&self, former: &FormerPlacement) -> String {

@@ -161,7 +161,7 @@ fn inventory() -> Inventory {
             size_bytes: 960_000_000_000,
             rotational: false,
             used: false,
-            reason: "it holds a partition table".into(),
+            reason: "left alone: it carries a partition table (GPT), by its mark at 0x200".into(),
         }],
         nics: vec![Nic {
             name: "eno1".into(),
@@ -254,6 +254,7 @@ pub(crate) fn lease(number: u8) -> Lease {
         }],
         unreachable: false,
         end_reason: None,
+        disk: None,
         created_at: "2026-05-01T11:00:00Z".parse().unwrap(),
         started_at: Some("2026-05-01T11:00:09Z".parse().unwrap()),
         ends_at: "2026-05-01T13:00:00Z".parse().unwrap(),

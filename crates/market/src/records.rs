@@ -10,7 +10,7 @@ use surplus_protocol::ids::{
     AdmissionRuleId, BootId, Epoch, Generation, HostId, KeyId, LeaseId, QuoteId, TokenId,
 };
 use surplus_protocol::inventory::{Capacity, HardwareIdentity, Inventory, Resources};
-use surplus_protocol::lease::{Forward, GuestPhase, GuestSpec, ImageFormat, OnLostLink};
+use surplus_protocol::lease::{DiskEnd, Forward, GuestPhase, GuestSpec, ImageFormat, OnLostLink};
 use surplus_protocol::{Digest, Money};
 
 use crate::lease::Lease;
@@ -152,6 +152,8 @@ pub struct LeaseRecord {
     pub addresses: Vec<String>,
     /// Where its ports are reached.
     pub forwards: Vec<Forward>,
+    /// What became of its disk, by the last receipt.
+    pub disk: Option<DiskEnd>,
 }
 
 /// The host's signed word that a guest is gone, kept as it came.

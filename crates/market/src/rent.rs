@@ -187,6 +187,7 @@ pub async fn quote<T: Tx>(
         detail: "quoted".to_owned(),
         addresses: Vec::new(),
         forwards: Vec::new(),
+        disk: None,
     };
     tx.put_lease(&record).await?;
     Ok(record)

@@ -132,6 +132,7 @@ pub fn lease(lease: &LeaseRecord, unreachable: bool) -> Option<api::Lease> {
         },
         unreachable: unreachable && lease.life.is_live() && lease.life.lost.is_none(),
         end_reason: lease.life.end_reason,
+        disk: lease.disk.filter(|_| !lease.life.is_live()),
         created_at: lease.created_at,
         started_at: lease.life.started_at,
         ends_at: lease.ends_at,

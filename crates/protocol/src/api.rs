@@ -35,8 +35,8 @@ pub use crate::admission::{Admission, AdmissionRule, CreateAdmissionRule, Select
 use crate::ids::{Epoch, HostId, KeyId, LeaseId, QuoteId, TokenId};
 use crate::inventory::{Capacity, HardwareIdentity, Inventory, Resources};
 use crate::lease::{
-    EndReason, Firmware, Forward, GuestPhase, GuestPort, ImageFormat, LeaseState, OnLostLink,
-    UsageRecord,
+    DiskEnd, EndReason, Firmware, Forward, GuestPhase, GuestPort, ImageFormat, LeaseState,
+    OnLostLink, UsageRecord,
 };
 use crate::{Digest, Money};
 
@@ -314,6 +314,9 @@ pub struct Lease {
     /// The host is silent: what stands here is its last word.
     pub unreachable: bool,
     pub end_reason: Option<EndReason>,
+    /// What became of its disk, as its host's receipt says.
+    #[serde(default)]
+    pub disk: Option<DiskEnd>,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created_at: Timestamp,
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]

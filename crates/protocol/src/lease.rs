@@ -271,6 +271,25 @@ pub struct EndReceipt {
     /// marketplace whose store forgot that it placed the lease there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<SignedTicket>,
+    /// What became of the guest's disk. None where it never had one, and from
+    /// older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskEnd>,
+}
+
+/// What became of a guest's disk, with all else that the guest left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum DiskEnd {
+    /// It lay in the host's memory, and the memory was given back.
+    MemoryFreed,
+    /// It lay on a disk of the host, under a random key that was its alone and
+    /// only in the kernel's memory. From this time on there was no such key.
+    KeyDestroyed {
+        #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+        at: Timestamp,
+    },
 }
 
 /// An [`EndReceipt`] as JWS compact serialisation (RFC 7515), ES256, signed

@@ -34,13 +34,6 @@ pub enum SiteError {
         problem: String,
         write: String,
     },
-    /// A value that will mean something in a later version.
-    NotYet {
-        line: usize,
-        key: String,
-        value: String,
-        write: String,
-    },
     /// A key without which the file says too little.
     Missing { key: String, write: String },
 }
@@ -53,8 +46,7 @@ impl SiteError {
             Self::Syntax { line, .. }
             | Self::UnknownKey { line, .. }
             | Self::WrongType { line, .. }
-            | Self::Invalid { line, .. }
-            | Self::NotYet { line, .. } => Some(*line),
+            | Self::Invalid { line, .. } => Some(*line),
         }
     }
 
@@ -70,9 +62,6 @@ impl SiteError {
             Self::UnknownKey { key, .. } => format!("{at}unknown key `{key}`"),
             Self::WrongType { key, found, .. } => format!("{at}`{key}` cannot be {found}"),
             Self::Invalid { key, problem, .. } => format!("{at}`{key}` {problem}"),
-            Self::NotYet { key, value, .. } => {
-                format!("{at}`{key} = {value}` is not in this version yet")
-            }
             Self::Missing { key, .. } => format!("`{key}` is missing"),
         }
     }
@@ -89,7 +78,6 @@ impl SiteError {
             Self::UnknownKey { valid, .. } => format!("valid here: {}", valid.join(", ")),
             Self::WrongType { write, .. }
             | Self::Invalid { write, .. }
-            | Self::NotYet { write, .. }
             | Self::Missing { write, .. } => format!("write {write}"),
         }
     }

@@ -40,15 +40,6 @@ impl<T> Found<T> {
         }
     }
 
-    pub(crate) fn not_yet(&self, value: impl Into<String>, write: impl Into<String>) -> SiteError {
-        SiteError::NotYet {
-            line: self.line,
-            key: self.key.clone(),
-            value: value.into(),
-            write: write.into(),
-        }
-    }
-
     fn with<U>(&self, value: U) -> Found<U> {
         Found {
             value,

@@ -27,9 +27,14 @@ impl Site {
         page.marketplace(&self.marketplace, token);
         page.place(&self.place);
         page.network(&self.network);
-        match self.storage {
-            Storage::None => page.section("storage", |page| page.string("policy", "none")),
-        }
+        page.section("storage", |page| match &self.storage {
+            Storage::None => page.string("policy", "none"),
+            Storage::Blank => page.string("policy", "blank"),
+            Storage::Serials(serials) => {
+                page.string("policy", "serials");
+                page.list("serials", serials);
+            }
+        });
         page.section("reserve", |page| {
             page.string_if("memory", self.reserve.memory.map(format_size));
             page.plain_if("vcpus", self.reserve.vcpus);

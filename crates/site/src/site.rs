@@ -22,6 +22,7 @@ const TOP: Known = &[
 ];
 const MARKETPLACE: Known = &["url", "urls", "ca", "ca_sha256", "token", "proxy"];
 const PLACE: Known = &["name", "rack", "labels"];
+const STORAGE: Known = &["policy", "serials"];
 const RESERVE: Known = &["memory", "vcpus"];
 /// Full names, for the guess at what an unknown key was meant to be.
 const ALL: Known = &[
@@ -42,6 +43,7 @@ const ALL: Known = &[
     "network.bond",
     "network.bond.interfaces",
     "storage.policy",
+    "storage.serials",
     "reserve.memory",
     "reserve.vcpus",
     "time.servers",
@@ -89,12 +91,17 @@ pub struct Place {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Which disks are given to us.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which disks are given to us. Whatever it says, a disk that carries somebody's
+/// data is left alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Storage {
     /// None: guests' disks lie in memory.
     #[default]
     None,
+    /// All that are blank, and those that were blank when they were taken.
+    Blank,
+    /// Those with these serial numbers.
+    Serials(Vec<String>),
 }
 
 /// What is kept back for the owner, besides what the host itself needs.
@@ -273,16 +280,44 @@ fn read_place(top: &Section<'_, '_>) -> Result<Place, SiteError> {
 }
 
 fn read_storage(top: &Section<'_, '_>) -> Result<Storage, SiteError> {
-    const WRITE: &str = "`policy = \"none\"` (guests' disks lie in memory, no disk is touched)";
-    let Some(section) = top.section("storage", &["policy"], ALL)? else {
+    const WRITE: &str = "\"none\" (guests' disks lie in memory, no disk is touched), \"blank\" \
+                         (blank disks are used) or \"serials\" (of the disks under \
+                         `storage.serials` those without anybody's data)";
+    const SERIALS: &str = "the disks' serial numbers as `surplus hosts HOST` shows them, as \
+                           [\"S3Z8NB0K\", \"S3Z8NB0L\"]";
+    let Some(section) = top.section("storage", STORAGE, ALL)? else {
         return Ok(Storage::None);
     };
-    match section.string("policy", WRITE)? {
-        None => Ok(Storage::None),
-        Some(found) if found.value == "none" => Ok(Storage::None),
-        Some(found) if found.value == "blank" => Err(found.not_yet("\"blank\"", WRITE)),
-        Some(found) => Err(found.invalid(format!("{:?} is no known policy", found.value), WRITE)),
+    let mut serials = Vec::new();
+    for found in section.strings("serials", SERIALS)? {
+        let serial = found.value.trim();
+        if serial.is_empty() || serial.len() > 256 || !serial.bytes().all(is_in_serials) {
+            return Err(found.invalid(format!("{:?} is no serial number", found.value), SERIALS));
+        }
+        if !serials.iter().any(|known| known == serial) {
+            serials.push(serial.to_owned());
+        }
     }
+    let policy = match section.string("policy", WRITE)? {
+        Some(policy) => policy,
+        None if serials.is_empty() => return Ok(Storage::None),
+        None => return Err(missing("storage.policy", "`policy = \"serials\"`")),
+    };
+    match policy.value {
+        "serials" if serials.is_empty() => Err(missing("storage.serials", SERIALS)),
+        "serials" => Ok(Storage::Serials(serials)),
+        "none" | "blank" if !serials.is_empty() => Err(policy.invalid(
+            format!("is {:?} beside `storage.serials`", policy.value),
+            "`policy = \"serials\"`, or leave the serial numbers out",
+        )),
+        "blank" => Ok(Storage::Blank),
+        "none" => Ok(Storage::None),
+        other => Err(policy.invalid(format!("{other:?} is no known policy"), WRITE)),
+    }
+}
+
+fn is_in_serials(byte: u8) -> bool {
+    byte.is_ascii_graphic() || byte == b' '
 }
 
 fn read_reserve(top: &Section<'_, '_>) -> Result<Reserve, SiteError> {

@@ -96,6 +96,21 @@ pub(crate) const TESTS: Needs = Needs(&[
         why: "makes the disks that the agent judges and grows",
     },
     Need {
+        package: "fdisk",
+        found_at: &["/usr/sbin/sfdisk", "/sbin/sfdisk"],
+        why: "partitions the disks that the agent takes",
+    },
+    Need {
+        package: "e2fsprogs",
+        found_at: &["/usr/sbin/mke2fs", "/sbin/mke2fs"],
+        why: "makes file systems that the agent must not take for blank disks",
+    },
+    Need {
+        package: "xfsprogs",
+        found_at: &["/usr/sbin/mkfs.xfs", "/sbin/mkfs.xfs"],
+        why: "makes file systems that the agent must not take for blank disks",
+    },
+    Need {
         package: "kea-dhcp4-server",
         found_at: &["/usr/sbin/kea-dhcp4"],
         why: "takes the settings that we give for it",

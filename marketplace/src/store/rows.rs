@@ -118,6 +118,7 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRecord, StoreError> {
         detail: row.text("detail")?,
         addresses: row.json("addresses")?,
         forwards: row.json("forwards")?,
+        disk: row.json_opt("disk_end")?,
     })
 }
 

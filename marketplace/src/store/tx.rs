@@ -285,7 +285,8 @@ impl Tx for SqliteTx {
             .bind(json(&life.former)?)
             .bind(json_opt(life.lost.as_ref())?)
             .bind(lease.wanted_site.clone())
-            .bind(json(&lease.forwards)?);
+            .bind(json(&lease.forwards)?)
+            .bind(json_opt(lease.disk.as_ref())?);
         self.write(text, "a lease of that quote").await.map(drop)
     }
 
@@ -414,9 +415,9 @@ const PUT_LEASE: &str = "INSERT INTO leases (id, quote, owner, host, site, vcpus
          disk_bytes, seconds, on_lost_link, price, currency, price_book, quote_expires_at,
          created_at, ends_at, guest, state, epoch, boot, stop, reclaim_at, started_at, ended_at,
          end_reason, phase, detail, addresses, former, lost, wanted_site,
-         forwards)
+         forwards, disk_end)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-         $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)
+         $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)
      ON CONFLICT (id) DO UPDATE SET created_at = excluded.created_at, ends_at = excluded.ends_at,
          host = excluded.host, site = excluded.site, guest = excluded.guest,
          state = excluded.state, epoch = excluded.epoch, boot = excluded.boot,
@@ -424,4 +425,4 @@ const PUT_LEASE: &str = "INSERT INTO leases (id, quote, owner, host, site, vcpus
          started_at = excluded.started_at, ended_at = excluded.ended_at,
          end_reason = excluded.end_reason, phase = excluded.phase, detail = excluded.detail,
          addresses = excluded.addresses, former = excluded.former, lost = excluded.lost,
-         forwards = excluded.forwards";
+         forwards = excluded.forwards, disk_end = excluded.disk_end";

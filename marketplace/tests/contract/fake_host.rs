@@ -16,7 +16,7 @@ use surplus_protocol::enrol::{EST_PATH, FACTS_HEADER, HostFacts};
 use surplus_protocol::ids::{BootId, HostId, LeaseId};
 use surplus_protocol::inventory::{Capacity, HardwareIdentity, Inventory, KvmProbe, Resources};
 use surplus_protocol::lease::{
-    EndReason, EndReceipt, Forward, GuestPhase, GuestPort, LeaseStatus, SignedReceipt,
+    DiskEnd, EndReason, EndReceipt, Forward, GuestPhase, GuestPort, LeaseStatus, SignedReceipt,
     SignedTicket, Ticket, Transport, UsageRecord,
 };
 
@@ -286,6 +286,7 @@ impl FakeHost {
             started_at: None,
             ended_at: Timestamp::now(),
             usage,
+            disk: Some(DiskEnd::MemoryFreed),
         };
         SignedReceipt(jws::sign(&self.key, &[], &receipt).unwrap())
     }

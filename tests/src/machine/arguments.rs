@@ -180,6 +180,8 @@ impl Builder<'_> {
     }
 
     fn add_disks(&self, qemu: &mut Command) {
+        // The first is the medium's; each takes one drive.
+        let mut ports = (1..).map(|port| format!(",bus=ide.{port}"));
         for (index, disk) in self.disks.iter().enumerate() {
             let path = disk.path.display();
             let format = if disk.path.extension().is_some_and(|end| end == "qcow2") {
@@ -192,17 +194,21 @@ impl Builder<'_> {
                 _ if disk.keep => "snapshot=off",
                 _ => "snapshot=on",
             };
-            let device = match disk.bus {
-                DiskBus::Virtio => "virtio-blk-pci",
-                DiskBus::Sata => "ide-hd",
-                DiskBus::Cd => "ide-cd",
+            let (device, port) = match disk.bus {
+                DiskBus::Virtio => ("virtio-blk-pci", None),
+                DiskBus::Sata => ("ide-hd", ports.next()),
+                DiskBus::Cd => ("ide-cd", ports.next()),
             };
+            let port = port.unwrap_or_default();
             qemu.arg("-drive")
                 .arg(format!(
                     "if=none,id=disk{index},format={format},{mode},file={path}"
                 ))
                 .arg("-device")
-                .arg(format!("{device},drive=disk{index},serial={}", disk.serial));
+                .arg(format!(
+                    "{device},drive=disk{index},serial={}{port}",
+                    disk.serial
+                ));
         }
     }
 

@@ -2,10 +2,11 @@
 //! the agent's death anywhere: the order of writing and doing is what matters.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use surplus_protocol::agent::Tombstone;
-use surplus_protocol::lease::{EndReceipt, Ticket};
+use surplus_protocol::lease::{DiskEnd, EndReceipt, Ticket};
 use surplus_seat::{SEATS, Seat};
 
 use super::{Done, Engine, Job, Task, chain};
@@ -16,6 +17,11 @@ use crate::guests::plan::{Making, Step};
 use crate::guests::prepare::Cure;
 use crate::guests::record::{Ending, Record, Stage, unused_receipt};
 use crate::guests::store::{LedgerEntry, StoreError, ledger_entry, note_epoch};
+
+/// How often, and how soon, it is tried again to destroy the key of files that are
+/// still open. Afterwards the next turn tries.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether a step found something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +50,7 @@ impl Engine {
                 self.hypervisor.destroy(&domain).await?;
             }
             Step::RemoveLeftover(placement) => {
-                return Ok(if self.workshop.remove(placement)? {
+                return Ok(if self.clear_away(placement).await? {
                     Outcome::Changed
                 } else {
                     Outcome::Unchanged
@@ -58,7 +64,7 @@ impl Engine {
                 self.begin_stop(placement, why, kill_at).await?;
             }
             Step::Destroy(placement) => self.destroy(placement).await?,
-            Step::Finish { placement, why } => self.finish(placement, why)?,
+            Step::Finish { placement, why } => self.finish(placement, why).await?,
             Step::Close { tombstone } => self.close(&tombstone)?,
             Step::Reject { ticket, why } => self.reject(&ticket, why)?,
             Step::Adopt(placement) => self.adopt(placement).await?,
@@ -139,10 +145,10 @@ impl Engine {
 
     /// Nothing runs any more: removes the files, writes the receipt, forgets
     /// the record, in this order.
-    fn finish(&mut self, placement: Placement, why: Ending) -> Result<(), StepError> {
+    async fn finish(&mut self, placement: Placement, why: Ending) -> Result<(), StepError> {
         self.jobs.remove(&placement);
         self.workshop.end_console(placement);
-        self.workshop.remove(placement)?;
+        let had_files = self.clear_away(placement).await?;
         let Some(mut record) = self.records.get(&placement).cloned() else {
             return Ok(());
         };
@@ -151,7 +157,12 @@ impl Engine {
             let deadline = self.known_deadline(placement).unwrap_or(u64::MAX);
             record.meter.stopped((*at).min(deadline));
         }
-        let receipt = record.receipt(why, self.clock.now());
+        let now = self.clock.now();
+        let mut receipt = record.receipt(why, now);
+        // An agent before this one may have cleared away what ran.
+        if had_files || receipt.started_at.is_some() {
+            receipt.disk = Some(self.disk_end(now));
+        }
         self.write_receipt(receipt)?;
         self.records.remove(&placement);
         self.stopped_at.remove(&placement.domain_name());
@@ -161,6 +172,27 @@ impl Engine {
             tracing::warn!(%placement, error = chain(&error), "a deadline stays for now");
         }
         Ok(())
+    }
+
+    /// Removes everything of a guest; whether there was any. What still has one of
+    /// its files open (whoever logs its console) lets go in a moment.
+    async fn clear_away(&self, placement: Placement) -> Result<bool, DirectoryError> {
+        let mut tries = 0;
+        loop {
+            match self.workshop.remove(placement) {
+                Err(error) if error.is_busy() && tries < BUSY_TRIES => tries += 1,
+                done => return done,
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+        }
+    }
+
+    fn disk_end(&self, now: Timestamp) -> DiskEnd {
+        if self.workshop.destroys_keys() {
+            DiskEnd::KeyDestroyed { at: now }
+        } else {
+            DiskEnd::MemoryFreed
+        }
     }
 
     fn write_receipt(&mut self, receipt: EndReceipt) -> Result<(), StoreError> {

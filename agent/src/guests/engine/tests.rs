@@ -755,5 +755,6 @@ async fn qemus_logs_go_with_the_guest_and_others_stay() {
 }
 
 mod deadlines;
+mod disk;
 mod ports;
 mod seats;

@@ -201,3 +201,31 @@ fn fetches_beside_each_other_see_each_other() {
     drop(first);
     rig.store.reserve(two, 5000).unwrap();
 }
+
+#[tokio::test]
+async fn an_image_that_finds_the_disk_full_says_so_and_is_taken_up_once_there_is_room() {
+    let rig = rig(None);
+    let mount = |arguments: &[&str]| {
+        let mut mount = std::process::Command::new("mount");
+        let done = mount.args(arguments).arg(rig.dir.as_str()).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    if !mount(&["-t", "tmpfs", "-o", "size=64k", "tmpfs"]) {
+        eprintln!("skipped: it takes root");
+        return;
+    }
+    let digest = rig.uplink.offer(picture(300_000, 0));
+    let full = rig.fetch(digest, 300_000).await;
+    let roomy = mount(&["-o", "remount,size=1M"]);
+    let fetched = rig.fetch(digest, 300_000).await;
+    let whole = fetched.is_ok_and(|path| std::fs::read(path).unwrap() == picture(300_000, 0));
+    let unmount = std::process::Command::new("umount")
+        .arg(rig.dir.as_str())
+        .status();
+    assert!(unmount.unwrap().success() && roomy);
+    let Err(ImageError::Store { source, .. }) = full else {
+        panic!("{full:?}");
+    };
+    assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+    assert!(whole);
+}

@@ -15,8 +15,9 @@ use surplus_protocol::api::{HostState, Role};
 use surplus_protocol::ids::{AdmissionRuleId, BootId, HostId, KeyId, LeaseId, QuoteId, TokenId};
 use surplus_protocol::inventory::{Capacity, HardwareIdentity, Inventory, KvmProbe, Resources};
 use surplus_protocol::lease::{
-    EndReason, EndReceipt, Firmware, Forward, GuestPhase, GuestPort, GuestSpec, ImageFormat,
-    LeaseStatus, OnLostLink, SignedReceipt, SignedTicket, Ticket, Transport, UsageRecord,
+    DiskEnd, EndReason, EndReceipt, Firmware, Forward, GuestPhase, GuestPort, GuestSpec,
+    ImageFormat, LeaseStatus, OnLostLink, SignedReceipt, SignedTicket, Ticket, Transport,
+    UsageRecord,
 };
 use surplus_protocol::{Digest, Money};
 
@@ -211,6 +212,7 @@ pub fn lease_record(n: u8, host: HostId) -> LeaseRecord {
         detail: String::new(),
         addresses: Vec::new(),
         forwards: Vec::new(),
+        disk: None,
     };
     lease.apply(Event::Take).unwrap();
     lease
@@ -276,6 +278,7 @@ pub fn receipt(host: &HostRecord, usage: UsageRecord, reason: EndReason) -> Sign
         started_at: Some(second(5)),
         ended_at: second(20),
         usage,
+        disk: Some(DiskEnd::KeyDestroyed { at: second(20) }),
     };
     SignedReceipt(serde_json::to_string(&receipt).unwrap())
 }

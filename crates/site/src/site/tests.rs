@@ -62,6 +62,22 @@ fn the_smallest_file_gets_the_safe_defaults() {
 }
 
 #[test]
+fn disks_are_given_by_policy_and_by_serial_number() {
+    let storage = |text: &str| {
+        let site = Site::parse(&with(text)).unwrap();
+        let again = Site::parse(&site.to_toml()).unwrap();
+        assert_eq!(site.storage, again.storage);
+        site.storage
+    };
+    assert_eq!(storage("[storage]\npolicy = \"none\""), Storage::None);
+    assert_eq!(storage("[storage]\npolicy = \"blank\""), Storage::Blank);
+    assert_eq!(
+        storage("[storage]\npolicy = \"serials\"\nserials = [\"A 1\", \"B\", \"B\"]"),
+        Storage::Serials(vec!["A 1".into(), "B".into()])
+    );
+}
+
+#[test]
 fn a_full_file_is_read_and_survives_the_round_trip() {
     let site = Site::parse(&full()).unwrap();
     assert_eq!(
@@ -158,9 +174,29 @@ fn each_mistake_names_key_line_and_remedy() {
              write a size with its unit, as \"512MiB\" or \"4GiB\"",
         ),
         (
-            "[storage]\npolicy = \"blank\"",
-            "line 6: `storage.policy = \"blank\"` is not in this version yet; \
-             write `policy = \"none\"` (guests' disks lie in memory, no disk is touched)",
+            "[storage]\npolicy = \"empty\"",
+            "line 6: `storage.policy` \"empty\" is no known policy; write \"none\" (guests' \
+             disks lie in memory, no disk is touched), \"blank\" (blank disks are used) or \
+             \"serials\" (of the disks under `storage.serials` those without anybody's data)",
+        ),
+        (
+            "[storage]\npolicy = \"serials\"",
+            "`storage.serials` is missing; write the disks' serial numbers as \
+             `surplus hosts HOST` shows them, as [\"S3Z8NB0K\", \"S3Z8NB0L\"]",
+        ),
+        (
+            "[storage]\nserials = [\"A1\"]",
+            "`storage.policy` is missing; write `policy = \"serials\"`",
+        ),
+        (
+            "[storage]\npolicy = \"blank\"\nserials = [\"A1\"]",
+            "line 6: `storage.policy` is \"blank\" beside `storage.serials`; \
+             write `policy = \"serials\"`, or leave the serial numbers out",
+        ),
+        (
+            "[storage]\npolicy = \"serials\"\nserials = [\"A1\", \" \"]",
+            "line 7: `storage.serials` \" \" is no serial number; write the disks' serial \
+             numbers as `surplus hosts HOST` shows them, as [\"S3Z8NB0K\", \"S3Z8NB0L\"]",
         ),
         (
             "[network]\nvlan = 5000",

@@ -197,5 +197,6 @@ fn known_again(ticket: Ticket, site: &str) -> Option<LeaseRecord> {
         detail: KNOWN_AGAIN.to_owned(),
         addresses: Vec::new(),
         forwards: Vec::new(),
+        disk: None,
     })
 }

@@ -119,28 +119,34 @@ impl<T: Tx> Desk<'_, T> {
 
     fn end_by_receipt(&mut self, receipt: &EndReceipt) {
         let EndReceipt {
-            reason, started_at, ..
+            reason,
+            started_at,
+            disk,
+            ..
         } = *receipt;
         let now = self.now;
         let detail = bounds::text(&receipt.detail);
-        self.step(receipt.lease, |lease| match reason {
-            EndReason::LinkLost => {
-                let why = "its host stopped it after a lost link, as its clause says";
-                lease.lose(reason, started_at, now, why)
-            }
-            EndReason::HostRebooted => lease.lose(reason, started_at, now, &detail),
-            _ => {
-                let was_live = lease.life.is_live();
-                let actions = lease.apply(Event::Gone {
-                    reason,
-                    started_at,
-                    at: receipt.ended_at.min(now),
-                    anew: false,
-                })?;
-                if was_live {
-                    lease.detail = detail;
+        self.step(receipt.lease, |lease| {
+            lease.disk = disk;
+            match reason {
+                EndReason::LinkLost => {
+                    let why = "its host stopped it after a lost link, as its clause says";
+                    lease.lose(reason, started_at, now, why)
                 }
-                Ok(actions)
+                EndReason::HostRebooted => lease.lose(reason, started_at, now, &detail),
+                _ => {
+                    let was_live = lease.life.is_live();
+                    let actions = lease.apply(Event::Gone {
+                        reason,
+                        started_at,
+                        at: receipt.ended_at.min(now),
+                        anew: false,
+                    })?;
+                    if was_live {
+                        lease.detail = detail;
+                    }
+                    Ok(actions)
+                }
             }
         });
     }
