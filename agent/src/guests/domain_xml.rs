@@ -15,7 +15,6 @@ use camino::{Utf8Path, Utf8PathBuf};
 use quick_xml::Writer;
 use quick_xml::events::{BytesText, Event};
 use quick_xml::reader::Reader;
-use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::{Firmware, GuestSpec, Ticket};
 use surplus_seat::Seat;
 
@@ -41,6 +40,8 @@ pub struct DomainSpec<'a> {
     pub ticket: &'a Ticket,
     pub seat: Seat,
     pub disk: DiskFile,
+    /// Its files lie in memory, not on a disk of the host's.
+    pub in_memory: bool,
     pub seed: Utf8PathBuf,
     pub console: Utf8PathBuf,
     /// The lease's own UEFI variables; used with UEFI only.
@@ -134,21 +135,17 @@ impl DomainSpec<'_> {
     }
 
     /// What its control group may take, QEMU's own work included: of memory what
-    /// was sold and what that costs, its disk too, which lies in memory; of CPU
+    /// was sold and what that costs, and its disk where that lies in memory; of CPU
     /// time one processor beyond those that were sold, for its disk and network.
     fn limits(&self, xml: &mut Xml) -> io::Result<()> {
         let sold = self.guest().resources;
-        let Resources {
-            memory_bytes,
-            disk_bytes,
-            ..
-        } = footprint(sold);
+        let whole = footprint(sold);
+        let files = if self.in_memory { whole.disk_bytes } else { 0 };
+        let limit = whole.memory_bytes.saturating_add(files).to_string();
         xml.create_element("memtune").write_inner_content(|xml| {
             xml.create_element("hard_limit")
                 .with_attribute(("unit", "b"))
-                .write_text_content(BytesText::new(
-                    &memory_bytes.saturating_add(disk_bytes).to_string(),
-                ))?;
+                .write_text_content(BytesText::new(&limit))?;
             Ok(())
         })?;
         let vcpus = u64::from(sold.vcpus);
@@ -389,6 +386,7 @@ mod tests {
                 format: DiskFormat::Qcow2,
                 backing: Some(("/state/images/i".into(), DiskFormat::Raw)),
             },
+            in_memory: true,
             seed: "/state/guests/g/seed.img".into(),
             console: "/state/guests/g/console.log".into(),
             variables: "/state/guests/g/vars.fd".into(),
@@ -409,6 +407,7 @@ mod tests {
         ticket.guest.firmware = Firmware::Uefi;
         let spec = DomainSpec {
             emulation: true,
+            in_memory: false,
             group: Some(104),
             disk: DiskFile {
                 path: "/state/<&\">/disk".into(),

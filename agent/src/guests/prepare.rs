@@ -158,6 +158,7 @@ impl LocalWorkshop {
             ticket,
             seat,
             disk,
+            in_memory: !self.directories.have_keys(),
             seed,
             console: self.directories.console_log(placement),
             variables,
