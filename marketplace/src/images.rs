@@ -193,13 +193,7 @@ impl Images {
                 "compute the file's SHA-256 again, and upload it anew",
             ));
         }
-        let content = content::examine(&upload.path).await?;
-        if let Some(declared) = declared.filter(|declared| *declared != content.format) {
-            return Err(content::refuse(format!(
-                "it is declared as {declared:?}, and its content is {:?}",
-                content.format
-            )));
-        }
+        let content = content::examine(&upload.path, declared).await?;
         Ok(Received { upload, content })
     }
 

@@ -22,7 +22,8 @@ fn rig(limit: Option<u64>) -> Rig {
 
 impl Rig {
     async fn fetch(&self, digest: Digest, bytes: u64) -> Result<Utf8PathBuf, ImageError> {
-        self.store.fetch(&self.uplink, digest, bytes, &|_| {}).await
+        let turn = self.store.turn(digest).await;
+        self.store.fetch(&turn, &self.uplink, bytes, &|_| {}).await
     }
 
     fn offsets(&self) -> Vec<u64> {
@@ -76,8 +77,9 @@ async fn a_fetch_survives_the_agent() {
     assert!(matches!(error, ImageError::Unreachable { .. }), "{error:?}");
     let successor = ImageStore::new(rig.dir.clone(), None);
     rig.offsets();
+    let turn = successor.turn(digest).await;
     successor
-        .fetch(&rig.uplink, digest, 100_000, &|_| {})
+        .fetch(&turn, &rig.uplink, 100_000, &|_| {})
         .await
         .unwrap();
     assert_eq!(rig.offsets(), [30_000]);
