@@ -11,21 +11,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use camino::{Utf8Path, Utf8PathBuf};
 use surplus_protocol::lease::{GuestSpec, ImageFormat};
 
+use super::directories::make_dir;
 use super::disk::{Base, Foreign, QemuImg, SLACK};
 use super::domain_xml::DiskFormat;
-use super::image::{ImageError, ImageStore, Turn};
+use super::image::{CONVERTING, ImageError, ImageStore, Turn};
 use super::prepare::PrepareError;
 use super::uplink::Uplink;
 
-/// Makes it ready. `uid` is the user that the guest's QEMU will run as: tools
-/// that read the image can do no more than it could. `progress` hears how many
-/// bytes of the image are there.
+/// Makes it ready. `progress` hears how many bytes of the image are there.
 pub async fn ready(
     images: &ImageStore,
     qemu_img: &QemuImg,
     uplink: &dyn Uplink,
     guest: &GuestSpec,
-    uid: u32,
     progress: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<Base, PrepareError> {
     let (digest, format) = (guest.image, guest.image_format);
@@ -36,7 +34,7 @@ pub async fn ready(
         progress(guest.image_bytes);
         // This lease may have a smaller disk than the one before.
         qemu_img
-            .check(&converted, ImageFormat::Qcow2, disk_bytes, uid)
+            .check(&converted, ImageFormat::Qcow2, disk_bytes)
             .await?;
         return Ok(Base {
             path: converted,
@@ -46,7 +44,7 @@ pub async fn ready(
     let image = images
         .fetch(&turn, uplink, guest.image_bytes, progress)
         .await?;
-    let content = qemu_img.check(&image, format, disk_bytes, uid).await?;
+    let content = qemu_img.check(&image, format, disk_bytes).await?;
     let plain = |format| Base {
         path: image.clone(),
         format,
@@ -61,7 +59,6 @@ pub async fn ready(
         format,
         content,
         disk_bytes,
-        uid,
     };
     convert(images, qemu_img, &turn, &foreign, &converted).await?;
     Ok(Base {
@@ -87,48 +84,49 @@ async fn convert(
     // The original stays until the conversion is there.
     let both = required.saturating_add(SLACK).saturating_add(file_bytes);
     let _room = images.reserve(digest, both)?;
-    let target = converted.with_extension("converting");
-    let half_made = HalfMade(target.clone());
-    new_file(&target, foreign.uid).map_err(store)?;
+    let place = Place::new(converted.with_extension(CONVERTING)).map_err(store)?;
+    let target = place.file();
     qemu_img.convert(foreign, &target, required).await?;
     finish(&target).map_err(store)?;
     std::fs::rename(&target, converted).map_err(store)?;
-    drop(half_made);
+    drop(place);
     std::fs::remove_file(foreign.image).map_err(store)?;
     tracing::info!(image = %digest, format = %foreign.format, bytes = required, "image converted");
     Ok(())
 }
 
-/// Removes what a conversion left that did not come to its end.
-struct HalfMade(Utf8PathBuf);
+/// Where an image is converted: a directory that nobody but the agent enters,
+/// with a file that whoever converts may write, whichever user that is. It goes
+/// with this, whatever came of it.
+struct Place(Utf8PathBuf);
 
-impl Drop for HalfMade {
+impl Place {
+    fn new(dir: Utf8PathBuf) -> io::Result<Self> {
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        make_dir(&dir, 0o700)?;
+        let place = Self(dir);
+        let file = std::fs::File::create_new(place.file())?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o666))?;
+        Ok(place)
+    }
+
+    fn file(&self) -> Utf8PathBuf {
+        self.0.join("disk")
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// An empty file that `uid` alone may write. A new one, whoever may still have
-/// the one before open.
-fn new_file(path: &Utf8Path, uid: u32) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = std::fs::File::create_new(path)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    if nix::unistd::geteuid().is_root() {
-        std::os::unix::fs::fchown(&file, Some(uid), Some(uid))?;
-    }
-    Ok(())
-}
-
-/// Takes the file from the tool's user, for every guest's QEMU to read.
+/// Every guest's QEMU may read it from now on, and nobody write it.
 fn finish(path: &Utf8Path) -> io::Result<()> {
     let file = std::fs::File::open(path)?;
-    if nix::unistd::geteuid().is_root() {
-        std::os::unix::fs::fchown(&file, Some(0), Some(0))?;
-    }
     file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
     file.sync_all()
 }

@@ -23,11 +23,10 @@ const MAX_WORDS: u64 = 64 << 10;
 pub struct Job {
     pub program: Utf8PathBuf,
     pub arguments: Vec<String>,
-    /// The user that it runs as, where that can be chosen.
-    pub uid: u32,
     /// The one file of the state directory that it sees.
     pub reads: Utf8PathBuf,
-    /// The one file that it may write; it exists.
+    /// The one file that it may write. It exists, and anybody may write it who
+    /// reaches it.
     pub writes: Option<Utf8PathBuf>,
     pub limits: Limits,
 }

@@ -107,19 +107,18 @@ impl QemuImg {
         image: &Utf8Path,
         format: ImageFormat,
         disk_bytes: u64,
-        uid: u32,
     ) -> Result<Content, DiskError> {
         let content = judge(image, format, disk_bytes).await?;
         if format == ImageFormat::Qcow2 {
-            self.second_opinion(image, uid).await?;
+            self.second_opinion(image).await?;
         }
         Ok(content)
     }
 
-    async fn second_opinion(&self, image: &Utf8Path, uid: u32) -> Result<(), DiskError> {
+    async fn second_opinion(&self, image: &Utf8Path) -> Result<(), DiskError> {
         let source = json!({ "driver": "qcow2", "backing": null, "file": file(image) });
         let arguments = ["info", "--output=json", &source_name(&source)].map(str::to_owned);
-        let job = self.job(arguments, image, uid, limits(0));
+        let job = self.job(arguments, image, limits(0));
         let info = answer(self.run("info", job).await?)?;
         if info.get("backing-filename").is_some() || info.get("full-backing-filename").is_some() {
             return Err(Unfit::BackingFile.into());
@@ -134,7 +133,7 @@ impl QemuImg {
     pub async fn measure(&self, foreign: &Foreign<'_>) -> Result<u64, DiskError> {
         let source = source_name(&foreign.source());
         let arguments = ["measure", "--output=json", "-O", "qcow2", &source].map(str::to_owned);
-        let job = self.job(arguments, foreign.image, foreign.uid, limits(0));
+        let job = self.job(arguments, foreign.image, limits(0));
         let answer = answer(self.run("measure", job).await?)?;
         let required = answer.get("required").and_then(Value::as_u64);
         required.ok_or(DiskError::Refused {
@@ -154,7 +153,7 @@ impl QemuImg {
         let source = source_name(&foreign.source());
         let arguments = ["convert", "-q", "-O", "qcow2", &source, target.as_str()];
         let arguments = arguments.map(str::to_owned);
-        let mut job = self.job(arguments, foreign.image, foreign.uid, limits(bytes));
+        let mut job = self.job(arguments, foreign.image, limits(bytes));
         job.writes = Some(target.to_owned());
         self.run("convert", job).await?;
         // It comes from a program that a stranger's bytes may have taken over.
@@ -189,7 +188,7 @@ impl QemuImg {
             program: self.program.clone(),
             confinement: Arc::new(Direct::without_limits()),
         };
-        let job = tool.job(arguments.map(str::to_owned), &base.path, 0, limits(0));
+        let job = tool.job(arguments.map(str::to_owned), &base.path, limits(0));
         tool.run("create", job).await?;
         Ok(DiskFile {
             path: disk.to_owned(),
@@ -198,17 +197,10 @@ impl QemuImg {
         })
     }
 
-    fn job<const N: usize>(
-        &self,
-        arguments: [String; N],
-        reads: &Utf8Path,
-        uid: u32,
-        limits: Limits,
-    ) -> Job {
+    fn job<const N: usize>(&self, arguments: [String; N], reads: &Utf8Path, limits: Limits) -> Job {
         Job {
             program: self.program.clone(),
             arguments: arguments.into(),
-            uid,
             reads: reads.to_owned(),
             writes: None,
             limits,
@@ -225,6 +217,10 @@ impl QemuImg {
             (End::Exit(0), _) => Ok(outcome.stdout),
             (End::OutOfTime, _) => Err(DiskError::TooSlow { what, seconds }),
             (_, Some(limit)) => Err(DiskError::Overran { what, limit }),
+            _ if message.contains("File too large") => Err(DiskError::Overran {
+                what,
+                limit: "space",
+            }),
             // The host's fault, and not the image's.
             _ if what == "create" || message.contains("No space left") => {
                 Err(DiskError::Failed { what, message })
@@ -242,7 +238,6 @@ pub struct Foreign<'a> {
     pub content: Content,
     /// The disk that was sold.
     pub disk_bytes: u64,
-    pub uid: u32,
 }
 
 impl Foreign<'_> {

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::StreamExt as _;
@@ -21,11 +21,23 @@ use surplus_protocol::Digest;
 use surplus_protocol::lease::ImageFormat;
 use tokio::fs::{self, File, OpenOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::uplink::{Uplink, UplinkError};
 
-/// Connections in a row that may bring nothing before a fetch gives up.
+/// Connections in a row that may bring nothing, or too little, before a fetch gives
+/// up.
 const MAX_BARREN: u32 = 3;
+
+/// How the name of a directory ends in which an image is converted.
+pub const CONVERTING: &str = "converting";
+
+/// How long a connection may bring nothing at all, and how slow it may be from its
+/// beginning on, in bytes a second.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SLOWEST: u64 = 16 << 10;
+
+const TOO_SLOW: &str = "the marketplace sends too slowly";
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +80,15 @@ pub struct ImageStore {
 
 impl ImageStore {
     /// The cache in `dir`, which exists; at most `limit` bytes where given.
+    /// What an agent that died was converting goes.
     pub fn new(dir: Utf8PathBuf, limit: Option<u64>) -> Self {
+        for entry in dir.read_dir_utf8().into_iter().flatten().flatten() {
+            if entry.path().extension() == Some(CONVERTING)
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(%error, path = %entry.path(), "a half converted image stays");
+            }
+        }
         Self {
             dir,
             limit,
@@ -310,7 +330,8 @@ impl Fetch {
         while self.got < self.expected {
             let before = self.got;
             let broken = self.stream(uplink, progress).await?;
-            if self.got > before {
+            let slow = broken.as_ref().is_some_and(|error| error.what == TOO_SLOW);
+            if self.got > before && !slow {
                 barren = 0;
                 continue;
             }
@@ -356,11 +377,23 @@ impl Fetch {
                 Err(ImageError::Refused { digest, source })
             }
         };
-        let mut stream = match uplink.image(digest, self.got).await {
+        let (begun, before) = (Instant::now(), self.got);
+        let too_slow = || UplinkError {
+            what: TOO_SLOW.to_owned(),
+            retryable: true,
+        };
+        let opened = tokio::time::timeout(PATIENCE, uplink.image(digest, self.got)).await;
+        let mut stream = match opened.unwrap_or_else(|_| Err(too_slow())) {
             Ok(stream) => stream,
             Err(error) => return broken(error),
         };
-        while let Some(chunk) = stream.next().await {
+        loop {
+            let brought = Duration::from_secs((self.got - before) / SLOWEST);
+            let deadline = begun + PATIENCE + brought;
+            let next = tokio::time::timeout_at(deadline, stream.next()).await;
+            let Some(chunk) = next.unwrap_or_else(|_| Some(Err(too_slow()))) else {
+                break;
+            };
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {

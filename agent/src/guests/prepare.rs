@@ -122,7 +122,7 @@ impl LocalWorkshop {
         let placement = Placement::of(ticket);
         let count = |bytes| progress.bytes.store(bytes, Ordering::Relaxed);
         let (images, uplink) = (&self.images, self.uplink.as_ref());
-        let base = base::ready(images, &self.qemu_img, uplink, guest, seat.uid(), &count).await?;
+        let base = base::ready(images, &self.qemu_img, uplink, guest, &count).await?;
         progress.fetched.store(1, Ordering::Relaxed);
 
         let write = |path: &Utf8PathBuf, source| PrepareError::Write {

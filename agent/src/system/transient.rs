@@ -1,9 +1,9 @@
 //! Tools that work on strangers' bytes, each in a transient service of systemd's
 //! (decision 0019).
 //!
-//! What always holds: the tool runs as an unprivileged user without network,
-//! devices or new privileges, sees of `/var`, `/run`, `/etc` and `/tmp` the one
-//! file that it reads and the one that it writes, and ends with its time.
+//! What always holds: the tool runs as a user that exists for this run alone,
+//! without network, devices or new privileges, sees of `/var`, `/run` and `/etc`
+//! the one file that it reads and the one that it writes, and ends with its time.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,6 +21,10 @@ use crate::guests::confinement::{self, Confinement, End, Job, Outcome};
 
 /// How long beyond a tool's own time systemd may take to end it.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// Exit codes from here on are systemd's own: it could not make the confinement
+/// (systemd.exec(5)).
+const FIRST_OF_SYSTEMD: i32 = 200;
 
 /// The slice's name: beside the agent's, which has precedence.
 const SLICE: &str = "system.slice";
@@ -167,10 +171,10 @@ impl Running {
             "success" => End::Exit(0),
             "timeout" => End::OutOfTime,
             "oom-kill" => End::OutOfMemory,
-            "exit-code" if exited => End::Exit(status),
+            "exit-code" if exited && status < FIRST_OF_SYSTEMD => End::Exit(status),
             "signal" | "core-dump" => End::Signal(status),
             other => {
-                let text = format!("systemd could not run {}: {other}", self.name);
+                let text = format!("systemd could not run {}: {other} {status}", self.name);
                 return Err(zbus::Error::Failure(text));
             }
         })
@@ -197,8 +201,7 @@ fn properties(job: &Job) -> Vec<(&'static str, Value<'static>)> {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let mut argv = vec![job.program.to_string()];
     argv.extend(job.arguments.iter().cloned());
-    let user = job.uid.to_string();
-    let hidden = |path: &str| (path.to_owned(), "mode=0755,size=1M,nr_inodes=64".to_owned());
+    let hidden = |path: &str| (path.to_owned(), "ro,mode=0755".to_owned());
     let bound = |path: &camino::Utf8PathBuf| {
         let path = path.to_string();
         vec![(path.clone(), path, false, 0_u64)]
@@ -221,8 +224,7 @@ fn properties(job: &Job) -> Vec<(&'static str, Value<'static>)> {
         ("AddRef", true.into()),
         ("DefaultDependencies", false.into()),
         ("Slice", SLICE.into()),
-        ("User", user.clone().into()),
-        ("Group", user.into()),
+        ("DynamicUser", true.into()),
         ("UMask", 0o077_u32.into()),
         // Limits.
         ("TimeoutStartUSec", micros(job.limits.wall).into()),
@@ -249,7 +251,7 @@ fn properties(job: &Job) -> Vec<(&'static str, Value<'static>)> {
         ("ProcSubset", "pid".into()),
         (
             "TemporaryFileSystem",
-            Value::new(["/var", "/run", "/etc", "/tmp"].map(hidden).to_vec()),
+            Value::new(["/var", "/run", "/etc"].map(hidden).to_vec()),
         ),
         ("BindReadOnlyPaths", Value::new(bound(&job.reads))),
         // What it can do.

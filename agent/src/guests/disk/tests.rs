@@ -29,13 +29,13 @@ async fn a_disk_larger_than_sold_is_refused_and_one_that_fits_is_grown() {
     make(&["create", "-q", "-f", "qcow2", image.as_str(), "64M"]);
     let tool = QemuImg::default();
     let error = tool
-        .check(&image, ImageFormat::Qcow2, 1 << 20, 0)
+        .check(&image, ImageFormat::Qcow2, 1 << 20)
         .await
         .unwrap_err();
     assert!(error.is_final());
     assert!(error.to_string().contains("67108864"), "{error}");
 
-    tool.check(&image, ImageFormat::Qcow2, 1 << 30, 0)
+    tool.check(&image, ImageFormat::Qcow2, 1 << 30)
         .await
         .unwrap();
     let file = tool
@@ -72,7 +72,7 @@ async fn a_backing_file_and_an_external_data_file_are_refused() {
         "1M",
     ]);
     let error = tool
-        .check(&image, ImageFormat::Qcow2, 1 << 30, 0)
+        .check(&image, ImageFormat::Qcow2, 1 << 30)
         .await
         .unwrap_err();
     assert!(
@@ -91,7 +91,7 @@ async fn a_backing_file_and_an_external_data_file_are_refused() {
         "1M",
     ]);
     let error = tool
-        .check(&image, ImageFormat::Qcow2, 1 << 30, 0)
+        .check(&image, ImageFormat::Qcow2, 1 << 30)
         .await
         .unwrap_err();
     assert!(
@@ -119,9 +119,7 @@ async fn a_raw_image_that_looks_like_qcow2_stays_raw() {
         "1M",
     ]);
     let tool = QemuImg::default();
-    tool.check(&image, ImageFormat::Raw, 1 << 30, 0)
-        .await
-        .unwrap();
+    tool.check(&image, ImageFormat::Raw, 1 << 30).await.unwrap();
     tool.overlay(&base(&image, DiskFormat::Raw), &disk, 1 << 30)
         .await
         .unwrap();

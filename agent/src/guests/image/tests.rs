@@ -129,6 +129,20 @@ async fn an_endless_image_stops_at_its_length() {
     assert_eq!(rig.files(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_trickles_is_given_up_in_time() {
+    let rig = rig(None);
+    let digest = rig.uplink.offer(picture(100_000, 0));
+    rig.uplink
+        .script([Serve::Trickle(10), Serve::Trickle(10), Serve::Trickle(10)]);
+    let begun = tokio::time::Instant::now();
+    let error = rig.fetch(digest, 100_000).await.unwrap_err();
+    assert!(matches!(error, ImageError::Unreachable { .. }), "{error:?}");
+    assert!(begun.elapsed() <= PATIENCE * 4, "{:?}", begun.elapsed());
+    // What came is kept, and the rest comes once it can.
+    rig.fetch(digest, 100_000).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_refused_image_is_not_asked_for_again() {
     let rig = rig(None);
