@@ -217,7 +217,8 @@ fn the_tool_was_closed_in(machine: &mut Machine) -> Result<()> {
         .and_then(|ids| ids.split('\t').next())
         .context("no uid")?;
     // Of those that systemd gives away for a while.
-    ensure!((61_184..=65_519).contains(&uid.parse()?), "it ran as {uid}");
+    let uid: u32 = uid.parse()?;
+    ensure!((61_184..=65_519).contains(&uid), "it ran as {uid}");
     // Of the state directory the image alone, and nothing of the rest.
     let files = seen.lines().find_map(|line| line.strip_prefix("files:"));
     let files = files.context("no files")?;

@@ -55,7 +55,7 @@ pub(crate) fn judge(file: &mut (impl Read + Seek)) -> Result<Member, Fault> {
 
 fn members<F: Read + Seek>(file: &mut F, length: u64) -> Result<Vec<Member>, Fault> {
     let damaged = |_| Unfit::Archive("is damaged or cut off");
-    if length % 512 != 0 {
+    if !length.is_multiple_of(512) {
         return Err(Unfit::Archive("is damaged or cut off").into());
     }
     let mut archive = tar::Archive::new(file);
