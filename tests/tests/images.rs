@@ -111,10 +111,10 @@ impl Made {
         let mut cut = fs::read(&vhdx)?;
         cut.truncate(cut.len() * 3 / 4);
         fs::write(path("cut.vhdx"), cut)?;
-        // Every grain's packed bytes, from the middle on.
+        // Packed bytes that do not unpack, some way in.
         let mut damaged = stream.clone();
         let middle = damaged.len() / 2;
-        damaged[middle..].fill(0x5a);
+        damaged[middle..middle + (64 << 10)].fill(0x5a);
         fs::write(path("damaged.vmdk"), damaged)?;
         Ok(Self {
             good: vec![
@@ -182,7 +182,7 @@ fn upload_refuses_what_refers_elsewhere(buyer: &Client, made: &Made) -> Result<(
 fn hosts_refuse(buyer: &Client, made: &Made) -> Result<()> {
     for (name, file, reason) in [
         ("cut", &made.cut, "cut off"),
-        ("damaged", &made.damaged, ""),
+        ("damaged", &made.damaged, "refused the image"),
     ] {
         buyer.run(&["image", "add", &file.to_string_lossy(), "--name", name])?;
         let lease = rent(buyer, name)?;
@@ -195,26 +195,24 @@ fn hosts_refuse(buyer: &Client, made: &Made) -> Result<()> {
             ended.end_reason == Some(EndReason::StartFailed) && ended.detail.contains(reason),
             "{ended:?}"
         );
-        eprintln!("{name}: {}", ended.detail);
     }
     Ok(())
 }
 
 fn the_tool_was_closed_in(machine: &mut Machine) -> Result<()> {
-    let seen = machine.shell()?.run("cat /run/seen", SOON)?;
-    eprintln!("{seen}");
+    let seen = machine.shell()?.run("tr -s '\\t ' ' ' </run/seen", SOON)?;
     for word in [
-        "CapEff:\t0000000000000000",
-        "CapBnd:\t0000000000000000",
-        "NoNewPrivs:\t1",
-        "Seccomp:\t2",
+        "CapEff: 0000000000000000",
+        "CapBnd: 0000000000000000",
+        "NoNewPrivs: 1",
+        "Seccomp: 2",
         "own-network",
     ] {
         ensure!(seen.contains(word), "no {word:?} in:\n{seen}");
     }
-    let uid = seen.lines().find_map(|line| line.strip_prefix("Uid:\t"));
+    let uid = seen.lines().find_map(|line| line.strip_prefix("Uid: "));
     let uid = uid
-        .and_then(|ids| ids.split('\t').next())
+        .and_then(|ids| ids.split(' ').next())
         .context("no uid")?;
     // Of those that systemd gives away for a while.
     let uid: u32 = uid.parse()?;

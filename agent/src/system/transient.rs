@@ -88,8 +88,9 @@ impl TransientServices {
         let manager = ManagerProxy::new(connection)
             .await
             .map_err(io::Error::other)?;
-        // Without a subscriber systemd says nothing of jobs.
-        manager.subscribe().await.map_err(io::Error::other)?;
+        // Without a subscriber systemd says nothing of jobs. It takes each once, and
+        // calls it an error to ask again.
+        let _ = manager.subscribe().await;
         let mut removed = manager
             .receive_job_removed()
             .await

@@ -19,11 +19,18 @@ struct FakeManager {
     asked: Asked,
     stopped: tokio::sync::mpsc::UnboundedSender<String>,
     hangs: bool,
+    subscribed: bool,
 }
 
 #[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
 impl FakeManager {
-    fn subscribe(&self) {}
+    /// As systemd does it.
+    fn subscribe(&mut self) -> zbus::fdo::Result<()> {
+        if std::mem::replace(&mut self.subscribed, true) {
+            return Err(zbus::fdo::Error::Failed("already subscribed".into()));
+        }
+        Ok(())
+    }
 
     async fn start_transient_unit(
         &self,
@@ -133,6 +140,7 @@ async fn rig(service: FakeService, hangs: bool) -> Rig {
         asked: asked.clone(),
         stopped: send,
         hangs,
+        subscribed: false,
     };
     let (ours, theirs) = fake::serving(SYSTEMD, manager).await;
     theirs.object_server().at(UNIT, service).await.unwrap();
@@ -189,6 +197,20 @@ async fn a_tool_is_closed_in_and_what_it_says_is_heard() {
     assert!(value("BindReadOnlyPaths").contains("/images/ab\""));
     assert!(value("BindPaths").contains("/images/ab.vmdk.converting\""));
     assert!(value("TemporaryFileSystem").contains("/var"));
+}
+
+#[tokio::test]
+async fn one_tool_runs_after_another() {
+    let service = FakeService {
+        result: "success",
+        code: 1,
+        status: 0,
+    };
+    let rig = rig(service, false).await;
+    for _ in 0..2 {
+        assert_eq!(rig.services.run(job()).await.unwrap().end, End::Exit(0));
+    }
+    assert_eq!(rig.asked.lock().unwrap().len(), 2);
 }
 
 #[tokio::test]
