@@ -15,9 +15,11 @@
 //! touches the world stands behind [`hypervisor::Hypervisor`],
 //! [`workshop::Workshop`], [`uplink::Uplink`] and [`clock::Clock`].
 
+pub mod base;
 pub mod changes;
 pub mod clock;
 pub mod config;
+pub mod confinement;
 pub mod console;
 mod consoles;
 pub mod deadlines;
@@ -35,7 +37,6 @@ pub mod placement;
 pub mod plan;
 pub mod prepare;
 pub mod probe;
-pub mod qcow2;
 pub mod record;
 pub mod seed;
 pub mod store;

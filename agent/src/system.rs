@@ -8,4 +8,5 @@ pub mod inhibit;
 pub mod logging;
 pub mod networkd;
 pub mod notify;
+pub mod transient;
 pub mod units;

@@ -109,6 +109,8 @@ mod tests {
             "surplus admissions remove 0193a",
             "surplus image delete hello",
             "surplus image add x.qcow2 --name hello --format qcow2",
+            "surplus image add appliance.ova --name appliance",
+            "surplus image add x.vmdk --format vmdk",
             "surplus rent --image hello --vcpus 1 --memory 512MiB --disk 1GB --for 2h --on-lost-link fence:5m \
              --firmware uefi --max-price 1.50 --ssh-key a.pub --ssh-key b.pub --user-data u.yaml --wait",
             "surplus console hello --no-follow",

@@ -17,7 +17,6 @@ mod pending;
 mod secrets;
 
 pub(crate) use leases::{end_reason, lease_state};
-pub(crate) use market::image_format;
 pub(crate) use secrets::role;
 
 /// What the same value may look different by.

@@ -5,6 +5,7 @@
 //! and is removed where anything is wrong with it.
 
 mod content;
+mod pace;
 mod range;
 mod tidy;
 
@@ -28,6 +29,7 @@ use tokio_util::io::ReaderStream;
 pub(crate) use content::Content;
 pub(crate) use tidy::tidy;
 
+use self::pace::Pace;
 use crate::limits::Limits;
 use crate::refusal::Refusal;
 
@@ -104,6 +106,16 @@ impl Drop for UnderWay<'_> {
             }
         }
     }
+}
+
+fn too_slow(bytes: u64) -> Refusal {
+    Refusal::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "slow-upload",
+        "The upload is too slow",
+        format!("after {bytes} bytes no more came in time"),
+        "upload the image anew over a faster connection, or a smaller one",
+    )
 }
 
 /// The key may store no more.
@@ -193,13 +205,7 @@ impl Images {
                 "compute the file's SHA-256 again, and upload it anew",
             ));
         }
-        let content = content::examine(&upload.path).await?;
-        if let Some(declared) = declared.filter(|declared| *declared != content.format) {
-            return Err(content::refuse(format!(
-                "it is declared as {declared:?}, and its content is {:?}",
-                content.format
-            )));
-        }
+        let content = content::examine(&upload.path, declared).await?;
         Ok(Received { upload, content })
     }
 
@@ -256,7 +262,12 @@ impl Images {
         let mut hash = sha2::Sha256::new();
         let mut length = 0_u64;
         let mut body = body.into_data_stream();
-        while let Some(piece) = body.next().await {
+        let pace = Pace::begin();
+        loop {
+            let next = tokio::time::timeout_at(pace.deadline(length), body.next());
+            let Some(piece) = next.await.map_err(|_| too_slow(length))? else {
+                break;
+            };
             let piece = piece.map_err(|error| {
                 Refusal::new(
                     StatusCode::BAD_REQUEST,
@@ -361,3 +372,6 @@ impl Images {
         self.dir.join(digest.to_hex())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,9 @@ pub(crate) enum Part {
     Attack,
     /// Disks that are given to guests, on a booted host; also within `e2e`
     Storage,
+    /// Guest images of every format, good and hostile, then on a booted host; also
+    /// within `unit` and `e2e`
+    Images,
     /// The small guest's image, made
     Guest,
     /// The appliance in QEMU, booted from media
@@ -104,6 +107,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 Part::Powercut => machines(&mut finished, &POWERCUT, args),
                 Part::Attack => machines(&mut finished, &ATTACK, args),
                 Part::Storage => machines(&mut finished, &STORAGE, args),
+                Part::Images => {
+                    step(&mut finished, "images", images);
+                    machines(&mut finished, &IMAGES, args);
+                }
                 Part::Guest => step(&mut finished, GUEST, || ground::guest().map(drop)),
                 Part::E2e => machines(&mut finished, &E2E, args),
                 Part::Netboot => machines(&mut finished, &NETBOOT, args),
@@ -166,6 +173,20 @@ fn unit(filter: Option<&str>) -> Result<()> {
         &expression("not (package(surplus-tests) and kind(test))", filter),
     ]);
     nextest.args(["--no-fail-fast"]);
+    ground::run(nextest)
+}
+
+/// What is judged, fetched, converted and cached, with the real qemu-img; these
+/// are among the unit tests too.
+fn images() -> Result<()> {
+    ground::nextest()?;
+    let mut nextest = cargo(["nextest", "run", "--locked", "--no-fail-fast"]);
+    for package in ["surplus-disk-image", "surplus-agent", "surplus-marketplace"] {
+        nextest.args(["--package", package]);
+    }
+    let those = "package(surplus-disk-image) or test(/guests::(base|disk|image)::/) \
+                 or test(system::transient) or test(images::)";
+    nextest.args(["-E", those]);
     ground::run(nextest)
 }
 
@@ -242,6 +263,10 @@ const ATTACK: Machines = Machines {
 const STORAGE: Machines = Machines {
     name: "disks",
     programs: "kind(test) and binary(storage)",
+};
+const IMAGES: Machines = Machines {
+    name: "images, on a host",
+    programs: "kind(test) and binary(images)",
 };
 const NETBOOT: Machines = Machines {
     name: "network boot tests",

@@ -17,6 +17,7 @@ use super::registration::Registration;
 use super::{DaemonError, World, shutdown};
 use crate::capacity::Reserve;
 use crate::clock::{MarketplaceTime, since_boot};
+use crate::guests::disk::QemuImg;
 use crate::guests::forwards::PacketFilter;
 use crate::guests::{Guests, GuestsConfig, probe};
 use crate::hub::in_one_line;
@@ -28,6 +29,7 @@ use crate::sync::tickets::Verifier;
 use crate::sync::{Marketplace, Offer, Syncing};
 use crate::sysroot::SysRoot;
 use crate::system::bus::Bus;
+use crate::system::transient::TransientServices;
 use crate::system::units::{self, Ensured};
 use crate::uplink;
 
@@ -167,6 +169,7 @@ fn guests_config(world: &World, host: HostId, boot: BootId, emulation: bool) -> 
         pulse: world.pulse.clone(),
         group: guests_group(),
         forwards: Arc::new(PacketFilter::default()),
+        qemu_img: QemuImg::confined_by(Arc::new(TransientServices::new(Arc::clone(&world.bus)))),
         ..GuestsConfig::new(host, boot, &world.settings.state_directory)
     }
 }

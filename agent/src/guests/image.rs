@@ -4,26 +4,40 @@
 //! digest, since it got the name only after it was verified and synced. What is
 //! being fetched is called `.partial`, never grows beyond the length that the
 //! ticket gives, and is taken up again where it broke off, also after the agent
-//! was killed. Images that no lease uses go, least recently used first, when
+//! was killed. What an image was converted to is called by its digest and format
+//! and counts like it. Images that no lease uses go, least recently used first, when
 //! the cache is full.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use surplus_protocol::Digest;
+use surplus_protocol::lease::ImageFormat;
 use tokio::fs::{self, File, OpenOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::uplink::{Uplink, UplinkError};
 
-/// Connections in a row that may bring nothing before a fetch gives up.
+/// Connections in a row that may bring nothing, or too little, before a fetch gives
+/// up.
 const MAX_BARREN: u32 = 3;
+
+/// How the name of a directory ends in which an image is converted.
+pub const CONVERTING: &str = "converting";
+
+/// How long a connection may bring nothing at all, and how slow it may be from its
+/// beginning on, in bytes a second.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SLOWEST: u64 = 16 << 10;
+
+const TOO_SLOW: &str = "the marketplace sends too slowly";
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +80,15 @@ pub struct ImageStore {
 
 impl ImageStore {
     /// The cache in `dir`, which exists; at most `limit` bytes where given.
+    /// What an agent that died was converting goes.
     pub fn new(dir: Utf8PathBuf, limit: Option<u64>) -> Self {
+        for entry in dir.read_dir_utf8().into_iter().flatten().flatten() {
+            if entry.path().extension() == Some(CONVERTING)
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(%error, path = %entry.path(), "a half converted image stays");
+            }
+        }
         Self {
             dir,
             limit,
@@ -81,26 +103,48 @@ impl ImageStore {
         *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = digests;
     }
 
-    /// The path of the whole, verified image, which is fetched where it is not
-    /// cached. `progress` hears how many bytes are there.
-    pub async fn fetch(
-        &self,
-        uplink: &dyn Uplink,
-        digest: Digest,
-        bytes: u64,
-        progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<Utf8PathBuf, ImageError> {
+    /// Waits until nobody else fetches or converts the image.
+    pub async fn turn(&self, digest: Digest) -> Turn {
         let turn = {
             let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(fetching.entry(digest).or_default())
         };
-        let _turn = turn.lock().await;
+        Turn {
+            digest,
+            _held: turn.lock_owned().await,
+        }
+    }
+
+    /// Where an image of that format lies once it is converted.
+    pub fn converted(&self, digest: Digest, format: ImageFormat) -> Utf8PathBuf {
+        self.dir.join(format!("{}.{format}.qcow2", digest.to_hex()))
+    }
+
+    /// Whether a file of that image is there; it is used now.
+    pub async fn is_there(&self, digest: Digest, path: &Utf8Path) -> Result<bool, ImageError> {
+        let there = fs::try_exists(path).await;
+        let there = there.map_err(|source| ImageError::Store { digest, source })?;
+        if there {
+            // The modification time says when it was last used.
+            let touch = std::fs::File::options().append(true).open(path);
+            let _ = touch.and_then(|file| file.set_modified(SystemTime::now()));
+        }
+        Ok(there)
+    }
+
+    /// The path of the whole, verified image, which is fetched where it is not
+    /// cached. `progress` hears how many bytes are there.
+    pub async fn fetch(
+        &self,
+        turn: &Turn,
+        uplink: &dyn Uplink,
+        bytes: u64,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Utf8PathBuf, ImageError> {
+        let digest = turn.digest;
         let path = self.dir.join(digest.to_hex());
         let store = |source| ImageError::Store { digest, source };
-        if fs::try_exists(&path).await.map_err(store)? {
-            // The modification time says when it was last used.
-            let touch = std::fs::File::options().append(true).open(&path);
-            let _ = touch.and_then(|file| file.set_modified(SystemTime::now()));
+        if self.is_there(digest, &path).await? {
             return Ok(path);
         }
         let _room = self.reserve(digest, bytes)?;
@@ -123,7 +167,7 @@ impl ImageStore {
 
     /// Keeps room for an image until the answer is dropped, and removes unused
     /// images, oldest first, until it fits beside all that is being fetched.
-    fn reserve(&self, digest: Digest, bytes: u64) -> Result<Reservation<'_>, ImageError> {
+    pub fn reserve(&self, digest: Digest, bytes: u64) -> Result<Reservation<'_>, ImageError> {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         self.make_room(digest, bytes, &reserved)?;
         reserved.insert(digest, bytes);
@@ -149,7 +193,7 @@ impl ImageStore {
             .map(Digest::to_hex)
             .collect();
         let mut images = self.cached();
-        images.retain(|image| !coming.contains(image.path.file_stem().unwrap_or_default()));
+        images.retain(|image| !coming.contains(image.digest()));
         images.sort_by_key(|image| image.used);
         let files = images.iter().map(|image| image.bytes);
         let mut total = files
@@ -165,7 +209,7 @@ impl ImageStore {
             if total.saturating_add(needed) <= limit {
                 break;
             }
-            let name = image.path.file_stem().unwrap_or_default();
+            let name = image.digest();
             if !in_use.contains(name) && std::fs::remove_file(&image.path).is_ok() {
                 tracing::info!(image = name, "removed from the image cache to make room");
                 total -= image.bytes;
@@ -194,9 +238,23 @@ impl ImageStore {
     }
 }
 
+/// The right to fetch and convert an image, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    digest: Digest,
+    _held: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
 /// Room in the cache that a fetch has for itself, also when it is dropped half
 /// way.
-struct Reservation<'a> {
+#[derive(Debug)]
+pub struct Reservation<'a> {
     digest: Digest,
     reserved: &'a Mutex<HashMap<Digest, u64>>,
 }
@@ -212,6 +270,14 @@ struct Cached {
     path: Utf8PathBuf,
     bytes: u64,
     used: SystemTime,
+}
+
+impl Cached {
+    /// What its name begins with, whatever of the image it is.
+    fn digest(&self) -> &str {
+        let name = self.path.file_name().unwrap_or_default();
+        name.split('.').next().unwrap_or_default()
+    }
 }
 
 /// One image on its way in.
@@ -264,7 +330,8 @@ impl Fetch {
         while self.got < self.expected {
             let before = self.got;
             let broken = self.stream(uplink, progress).await?;
-            if self.got > before {
+            let slow = broken.as_ref().is_some_and(|error| error.what == TOO_SLOW);
+            if self.got > before && !slow {
                 barren = 0;
                 continue;
             }
@@ -310,11 +377,23 @@ impl Fetch {
                 Err(ImageError::Refused { digest, source })
             }
         };
-        let mut stream = match uplink.image(digest, self.got).await {
+        let (begun, before) = (Instant::now(), self.got);
+        let too_slow = || UplinkError {
+            what: TOO_SLOW.to_owned(),
+            retryable: true,
+        };
+        let opened = tokio::time::timeout(PATIENCE, uplink.image(digest, self.got)).await;
+        let mut stream = match opened.unwrap_or_else(|_| Err(too_slow())) {
             Ok(stream) => stream,
             Err(error) => return broken(error),
         };
-        while let Some(chunk) = stream.next().await {
+        loop {
+            let brought = Duration::from_secs((self.got - before) / SLOWEST);
+            let deadline = begun + PATIENCE + brought;
+            let next = tokio::time::timeout_at(deadline, stream.next()).await;
+            let Some(chunk) = next.unwrap_or_else(|_| Some(Err(too_slow()))) else {
+                break;
+            };
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {

@@ -16,6 +16,7 @@ use surplus_protocol::Digest;
 use surplus_protocol::lease::{Firmware, Ticket};
 use surplus_seat::Seat;
 
+use super::base;
 use super::config::GuestsConfig;
 use super::consoles::Consoles;
 use super::directories::{Directories, DirectoryError};
@@ -120,15 +121,9 @@ impl LocalWorkshop {
         let guest = &ticket.guest;
         let placement = Placement::of(ticket);
         let count = |bytes| progress.bytes.store(bytes, Ordering::Relaxed);
-        let image = self
-            .images
-            .fetch(self.uplink.as_ref(), guest.image, guest.image_bytes, &count)
-            .await?;
+        let (images, uplink) = (&self.images, self.uplink.as_ref());
+        let base = base::ready(images, &self.qemu_img, uplink, guest, &count).await?;
         progress.fetched.store(1, Ordering::Relaxed);
-        let disk_bytes = guest.resources.disk_bytes;
-        self.qemu_img
-            .check(&image, guest.image_format, disk_bytes)
-            .await?;
 
         let write = |path: &Utf8PathBuf, source| PrepareError::Write {
             path: path.clone(),
@@ -136,10 +131,8 @@ impl LocalWorkshop {
         };
         let dir = self.directories.renew(placement)?;
         let disk = dir.join("disk.qcow2");
-        let disk = self
-            .qemu_img
-            .overlay(&image, guest.image_format, &disk, disk_bytes)
-            .await?;
+        let disk_bytes = guest.resources.disk_bytes;
+        let disk = self.qemu_img.overlay(&base, &disk, disk_bytes).await?;
         // No other guest's QEMU may read it; libvirt gives it to this one's.
         keep_private(&disk.path).map_err(|source| write(&disk.path, source))?;
         let volume = seed::volume(placement, guest).map_err(|source| PrepareError::Make {

@@ -22,7 +22,7 @@ use crate::units::show_size;
 pub(crate) enum Command {
     /// Bring a guest image to the marketplace
     Add {
-        /// The disk image, raw or qcow2
+        /// The disk image: raw, qcow2, VMDK, VHD, VHDX, or an OVA with one disk
         file: PathBuf,
         /// What to call it [default: the file's name without its ending]
         #[arg(long)]
@@ -44,6 +44,10 @@ pub(crate) enum Command {
 pub(crate) enum FormatName {
     Raw,
     Qcow2,
+    Vmdk,
+    Vhd,
+    Vhdx,
+    Ova,
 }
 
 impl From<FormatName> for ImageFormat {
@@ -51,6 +55,10 @@ impl From<FormatName> for ImageFormat {
         match name {
             FormatName::Raw => Self::Raw,
             FormatName::Qcow2 => Self::Qcow2,
+            FormatName::Vmdk => Self::Vmdk,
+            FormatName::Vhd => Self::Vhd,
+            FormatName::Vhdx => Self::Vhdx,
+            FormatName::Ova => Self::Ova,
         }
     }
 }
@@ -104,7 +112,7 @@ async fn add(
             .note("the marketplace has this image already: nothing was sent");
         return session.out.result(image, |view| view.image(image));
     }
-    let format_name = crate::view::image_format(hashed.format);
+    let format_name = hashed.format;
     let target = format!(
         "/images/{}?name={}&format={format_name}",
         hashed.digest,
@@ -136,12 +144,7 @@ fn hash(session: &Session, path: &Path, asked: Option<ImageFormat>) -> Result<Ha
         source,
     };
     let mut file = File::open(path).map_err(unreadable)?;
-    let mut head = Vec::new();
-    file.by_ref()
-        .take(16)
-        .read_to_end(&mut head)
-        .map_err(unreadable)?;
-    let format = image_format(path, &head, asked)?;
+    let format = image_format(path, &mut file, asked)?;
     file.rewind().map_err(unreadable)?;
     let bar = session
         .out

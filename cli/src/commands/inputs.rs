@@ -28,14 +28,18 @@ pub(crate) enum BadInput {
     NoLines { path: PathBuf },
     #[error("{} is empty", .path.display())]
     Empty { path: PathBuf },
-    #[error("{} is {what}, not a raw or qcow2 disk", .path.display())]
-    OtherFormat {
+    #[error("{} is {what}, not a disk", .path.display())]
+    Packed {
         path: PathBuf,
         what: &'static str,
         unpack: &'static str,
     },
-    #[error("{} does not begin as a qcow2 disk does", .path.display())]
-    NotQcow2 { path: PathBuf },
+    #[error("{} is {found} by its content, not {asked}", .path.display())]
+    Unlike {
+        path: PathBuf,
+        asked: ImageFormat,
+        found: ImageFormat,
+    },
 }
 
 impl From<BadInput> for Failure {
@@ -50,8 +54,8 @@ impl From<BadInput> for Failure {
             BadInput::NoSecret { .. } => "the file holds the secret alone, on one line".to_owned(),
             BadInput::NoLines { .. } => "write one on each line".to_owned(),
             BadInput::Empty { .. } => "give a disk image that holds something".to_owned(),
-            BadInput::OtherFormat { unpack, .. } => (*unpack).to_owned(),
-            BadInput::NotQcow2 { .. } => {
+            BadInput::Packed { unpack, .. } => (*unpack).to_owned(),
+            BadInput::Unlike { .. } => {
                 "leave --format away, then the file itself says what it is".to_owned()
             }
         };
@@ -139,14 +143,14 @@ pub(crate) fn public_keys(path: &Path) -> Result<Vec<String>, BadInput> {
     }
 }
 
-/// What the first bytes of an image say that it is; `asked` is the format that
-/// the person named.
+/// What an image says itself that it is; `asked` is the format that the person
+/// named.
 pub(crate) fn image_format(
     path: &Path,
-    head: &[u8],
+    file: &mut (impl io::Read + io::Seek),
     asked: Option<ImageFormat>,
 ) -> Result<ImageFormat, BadInput> {
-    const OTHERS: [(&[u8], &str, &str); 8] = [
+    const PACKED: [(&[u8], &str, &str); 5] = [
         (
             b"\x1f\x8b",
             "compressed by gzip",
@@ -168,40 +172,35 @@ pub(crate) fn image_format(
             "unpack it with bunzip2 first",
         ),
         (b"PK\x03\x04", "a ZIP archive", "unpack it first"),
-        (
-            b"KDMV",
-            "a VMDK disk",
-            "convert it: qemu-img convert -O qcow2 IN OUT",
-        ),
-        (
-            b"vhdxfile",
-            "a VHDX disk",
-            "convert it: qemu-img convert -O qcow2 IN OUT",
-        ),
-        (
-            b"conectix",
-            "a VHD disk",
-            "convert it: qemu-img convert -O qcow2 IN OUT",
-        ),
     ];
+    let unreadable = |source| BadInput::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let found = surplus_disk_image::recognise(file).map_err(unreadable)?;
+    let mut head = Vec::new();
+    file.rewind().map_err(unreadable)?;
+    file.take(16).read_to_end(&mut head).map_err(unreadable)?;
     if head.is_empty() {
         return Err(BadInput::Empty {
             path: path.to_owned(),
         });
     }
-    let qcow2 = head.starts_with(b"QFI\xfb");
     match asked {
-        Some(ImageFormat::Raw) => return Ok(ImageFormat::Raw),
-        Some(ImageFormat::Qcow2) if !qcow2 => {
-            return Err(BadInput::NotQcow2 {
+        Some(asked) if asked != found => {
+            return Err(BadInput::Unlike {
                 path: path.to_owned(),
+                asked,
+                found,
             });
         }
-        _ if qcow2 => return Ok(ImageFormat::Qcow2),
-        _ => {}
+        // Whoever says that it is raw means its bytes.
+        Some(asked) => return Ok(asked),
+        None if found != ImageFormat::Raw => return Ok(found),
+        None => {}
     }
-    match OTHERS.iter().find(|(magic, ..)| head.starts_with(magic)) {
-        Some((_, what, unpack)) => Err(BadInput::OtherFormat {
+    match PACKED.iter().find(|(magic, ..)| head.starts_with(magic)) {
+        Some((_, what, unpack)) => Err(BadInput::Packed {
             path: path.to_owned(),
             what,
             unpack,
@@ -261,21 +260,26 @@ mod tests {
 
     #[test]
     fn the_format_is_read_from_the_file() {
-        let path = Path::new("x");
+        let format =
+            |bytes: &[u8], asked| image_format(Path::new("x"), &mut io::Cursor::new(bytes), asked);
+        for (bytes, found) in [
+            (&b"QFI\xfb\0\0"[..], ImageFormat::Qcow2),
+            (b"KDMV", ImageFormat::Vmdk),
+            (b"vhdxfile", ImageFormat::Vhdx),
+            (b"conectix", ImageFormat::Vhd),
+            (b"\xebc\x90", ImageFormat::Raw),
+        ] {
+            assert_eq!(format(bytes, None).unwrap(), found);
+            assert_eq!(format(bytes, Some(found)).unwrap(), found);
+        }
+        let error = format(b"KDMV", Some(ImageFormat::Raw)).unwrap_err();
+        assert_eq!(error.to_string(), "x is vmdk by its content, not raw");
+        assert!(format(b"\xebc\x90", Some(ImageFormat::Qcow2)).is_err());
+        assert!(format(b"\xfd7zXZ\0", None).is_err());
         assert_eq!(
-            image_format(path, b"QFI\xfb\0\0", None).unwrap(),
-            ImageFormat::Qcow2
-        );
-        assert_eq!(
-            image_format(path, b"\xebc\x90", None).unwrap(),
+            format(b"\x1f\x8b", Some(ImageFormat::Raw)).unwrap(),
             ImageFormat::Raw
         );
-        assert!(image_format(path, b"\xebc\x90", Some(ImageFormat::Qcow2)).is_err());
-        assert!(image_format(path, b"\xfd7zXZ\0", None).is_err());
-        assert_eq!(
-            image_format(path, b"\x1f\x8b", Some(ImageFormat::Raw)).unwrap(),
-            ImageFormat::Raw
-        );
-        assert!(image_format(path, b"", None).is_err());
+        assert!(format(b"", None).is_err());
     }
 }

@@ -1,7 +1,6 @@
 //! What can be rented: offers, prices, images, quotes.
 
 use surplus_protocol::api::{Image, Offer, PriceBook, Quote};
-use surplus_protocol::lease::ImageFormat;
 
 use super::hosts::resources;
 use super::{View, short_ids};
@@ -69,7 +68,7 @@ impl View {
                 vec![
                     image.name.clone(),
                     format!("sha256:{digest}"),
-                    image_format(image.format).to_owned(),
+                    image.format.to_string(),
                     show_size(image.size_bytes),
                     show_size(image.virtual_bytes),
                     self.time(image.added_at),
@@ -82,7 +81,7 @@ impl View {
         self.sheet([
             ("name", image.name.clone()),
             ("digest", image.digest.to_string()),
-            ("format", image_format(image.format).to_owned()),
+            ("format", image.format.to_string()),
             ("file", show_size(image.size_bytes)),
             ("disk", show_size(image.virtual_bytes)),
         ])
@@ -98,13 +97,6 @@ impl View {
             short_ids([quote.host]).concat(),
             show_money(quote.price, &quote.currency),
         )
-    }
-}
-
-pub(crate) fn image_format(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Raw => "raw",
-        ImageFormat::Qcow2 => "qcow2",
     }
 }
 

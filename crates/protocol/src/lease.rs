@@ -83,6 +83,36 @@ pub struct Forward {
 pub enum ImageFormat {
     Raw,
     Qcow2,
+    Vmdk,
+    Vhd,
+    Vhdx,
+    /// An OVF package in one file, with one VMDK disk.
+    Ova,
+}
+
+impl ImageFormat {
+    /// As on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+            Self::Vhd => "vhd",
+            Self::Vhdx => "vhdx",
+            Self::Ova => "ova",
+        }
+    }
+
+    /// Whether a host converts it before guests run from it.
+    pub fn is_foreign(self) -> bool {
+        !matches!(self, Self::Raw | Self::Qcow2)
+    }
+}
+
+impl fmt::Display for ImageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,7 +20,11 @@ fn qcow2(backing: u64) -> Vec<u8> {
     let mut image = vec![0; 512];
     image[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
     image[8..16].copy_from_slice(&backing.to_be_bytes());
+    // Clusters of 64 KiB, a disk of 10 GiB, its 20 L1 entries at byte 256.
+    image[23] = 16;
     image[24..32].copy_from_slice(&(10_u64 << 30).to_be_bytes());
+    image[39] = 20;
+    image[46] = 1;
     image
 }
 

@@ -69,10 +69,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// `create -q -f qcow2 -b IMAGE -F raw DISK SIZE`: makes an empty file.
+/// `create -q -u -f qcow2 -b IMAGE -F raw DISK SIZE`: makes an empty file.
 fn qemu_img(world: &Path, arguments: &[PathBuf]) -> Result<()> {
     let world = World::connect(world)?;
-    let disk = arguments.get(8).context("which disk?")?;
+    let disk = arguments.get(9).context("which disk?")?;
     if !world.point("make the disk".to_owned()) {
         bail!("no room, as it was told to say");
     }

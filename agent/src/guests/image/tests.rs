@@ -22,7 +22,8 @@ fn rig(limit: Option<u64>) -> Rig {
 
 impl Rig {
     async fn fetch(&self, digest: Digest, bytes: u64) -> Result<Utf8PathBuf, ImageError> {
-        self.store.fetch(&self.uplink, digest, bytes, &|_| {}).await
+        let turn = self.store.turn(digest).await;
+        self.store.fetch(&turn, &self.uplink, bytes, &|_| {}).await
     }
 
     fn offsets(&self) -> Vec<u64> {
@@ -76,8 +77,9 @@ async fn a_fetch_survives_the_agent() {
     assert!(matches!(error, ImageError::Unreachable { .. }), "{error:?}");
     let successor = ImageStore::new(rig.dir.clone(), None);
     rig.offsets();
+    let turn = successor.turn(digest).await;
     successor
-        .fetch(&rig.uplink, digest, 100_000, &|_| {})
+        .fetch(&turn, &rig.uplink, 100_000, &|_| {})
         .await
         .unwrap();
     assert_eq!(rig.offsets(), [30_000]);
@@ -125,6 +127,20 @@ async fn an_endless_image_stops_at_its_length() {
         "{error:?}"
     );
     assert_eq!(rig.files(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_trickles_is_given_up_in_time() {
+    let rig = rig(None);
+    let digest = rig.uplink.offer(picture(100_000, 0));
+    rig.uplink
+        .script([Serve::Trickle(10), Serve::Trickle(10), Serve::Trickle(10)]);
+    let begun = tokio::time::Instant::now();
+    let error = rig.fetch(digest, 100_000).await.unwrap_err();
+    assert!(matches!(error, ImageError::Unreachable { .. }), "{error:?}");
+    assert!(begun.elapsed() <= PATIENCE * 4, "{:?}", begun.elapsed());
+    // What came is kept, and the rest comes once it can.
+    rig.fetch(digest, 100_000).await.unwrap();
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ pub enum Serve {
     Break(usize),
     /// Something else.
     Instead(Bytes),
+    /// This many bytes a minute, for ever.
+    Trickle(usize),
     /// No for good.
     Refuse,
 }
@@ -95,6 +97,15 @@ impl Uplink for FakeUplink {
                     (rest.slice(..count.min(rest.len())), Some(Err(broken)))
                 }
                 Some(Serve::Instead(other)) => (other, None),
+                Some(Serve::Trickle(bytes)) => {
+                    let chunks = rest.chunks(bytes).map(Bytes::copy_from_slice);
+                    let chunks: Vec<_> = chunks.collect();
+                    let slowly = stream::iter(chunks).then(|chunk| async move {
+                        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+                        Ok(chunk)
+                    });
+                    return Ok(slowly.boxed());
+                }
                 Some(Serve::Refuse) => return Err(no()),
             };
             let chunks: Vec<_> = bytes
