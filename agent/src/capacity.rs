@@ -54,6 +54,8 @@ pub struct Facts {
     pub reserve: Reserve,
     /// libvirt does not answer: nothing can be started.
     pub libvirt_hangs: bool,
+    /// Threads of one core run, which the site file does not want.
+    pub shares_cores: bool,
     /// The kernel holds QEMU to what QEMU may do.
     pub confined: bool,
 }
@@ -128,6 +130,12 @@ fn withheld(facts: &Facts, sellable: Resources, reserve: Resources) -> Option<St
     if !facts.confined {
         return Some(
             "the kernel does not confine QEMU: it has no AppArmor profile surplus-guest; boot with apparmor among the parts of lsm=, and look at surplus-confinement.service"
+                .to_owned(),
+        );
+    }
+    if facts.shares_cores {
+        return Some(
+            "tenants would share cores: the kernel leaves SMT on; switch it off in the firmware, or allow it by `share_cores = true` under `[guests]` in the site file"
                 .to_owned(),
         );
     }

@@ -20,6 +20,7 @@ use crate::inventory;
 use crate::status::Board;
 use crate::sync::Offer;
 use crate::sysroot::SysRoot;
+use crate::system::smt;
 
 /// Between two looks at the hardware: cables and disks come and go.
 const AGAIN: Duration = Duration::from_secs(120);
@@ -36,6 +37,8 @@ pub struct Surveyor {
     kvm: KvmProbe,
     /// The volume on the owner's disks.
     volume_bytes: Option<u64>,
+    /// Tenants may share a core.
+    share_cores: bool,
     /// Whether libvirt hangs, as last heard.
     hangs: watch::Receiver<bool>,
     board: Board,
@@ -50,6 +53,7 @@ impl Surveyor {
             offered: Offered::after(since_boot().as_secs()),
             kvm: KvmProbe::Pending,
             volume_bytes: None,
+            share_cores: false,
             hangs: watch::channel(false).1,
             board,
         }
@@ -66,6 +70,15 @@ impl Surveyor {
     pub fn on_volume(self, volume_bytes: Option<u64>) -> Self {
         Self {
             volume_bytes,
+            ..self
+        }
+    }
+
+    /// Whether tenants may share a core.
+    #[must_use]
+    pub fn sharing_cores(self, share_cores: bool) -> Self {
+        Self {
+            share_cores,
             ..self
         }
     }
@@ -114,6 +127,7 @@ impl Surveyor {
             guest_overhead: GUEST_OVERHEAD,
             reserve: self.reserve,
             libvirt_hangs: *self.hangs.borrow(),
+            shares_cores: !self.share_cores && smt::is_active(&self.root),
             confined: confined(&self.root),
         }
     }
@@ -190,6 +204,22 @@ mod tests {
         tree.file("/proc/meminfo", "MemTotal: 4194304 kB\n")
             .file("/sys/devices/system/cpu/online", "0-3")
             .file(PROFILES, "other (enforce)\nsurplus-guest (enforce)\n");
+    }
+
+    #[test]
+    fn cores_are_shared_only_where_the_owner_allows_it() {
+        let tree = Tree::new();
+        host(&tree);
+        tree.file("/sys/devices/system/cpu/smt/active", "1\n");
+        let offers = |share_cores| {
+            let board = Board::at(tree.root().path("/run/status.json"));
+            let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board)
+                .with_probe(KvmProbe::Works { millis: 5 })
+                .sharing_cores(share_cores);
+            surveyor.look().capacity.sellable.vcpus > 0
+        };
+        assert!(offers(true));
+        assert!(!offers(false));
     }
 
     #[test]

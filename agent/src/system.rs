@@ -8,5 +8,6 @@ pub mod inhibit;
 pub mod logging;
 pub mod networkd;
 pub mod notify;
+pub mod smt;
 pub mod transient;
 pub mod units;

@@ -17,8 +17,19 @@ fn host(threads: u32, memory_bytes: u64) -> Facts {
         },
         reserve: Reserve::default(),
         libvirt_hangs: false,
+        shares_cores: false,
         confined: true,
     }
+}
+
+#[test]
+fn a_host_whose_tenants_would_share_cores_against_its_owners_will_offers_nothing() {
+    let capacity = plan(&Facts {
+        shares_cores: true,
+        ..host(4, 8 * GIB)
+    });
+    assert_eq!(capacity.sellable, Resources::default());
+    assert!(capacity.withheld.unwrap().contains("share_cores = true"));
 }
 
 #[test]

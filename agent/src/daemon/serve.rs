@@ -29,6 +29,7 @@ use crate::sync::tickets::Verifier;
 use crate::sync::{Marketplace, Offer, Syncing};
 use crate::sysroot::SysRoot;
 use crate::system::bus::Bus;
+use crate::system::smt;
 use crate::system::transient::TransientServices;
 use crate::system::units::{self, Ensured};
 use crate::uplink;
@@ -83,6 +84,7 @@ pub(super) async fn serve(
     let (say_hung, hangs) = watch::channel(false);
     let mut surveyor = Surveyor::new(root, reserve(&site), world.board.clone())
         .with_probe(kvm)
+        .sharing_cores(site.guests.share_cores)
         .on_volume(volume.as_ref().map(|volume| volume.bytes))
         .minding(hangs.clone());
     let (publish, offer) = watch::channel(surveyor.look());
@@ -228,6 +230,10 @@ fn reserve(site: &Site) -> Reserve {
 
 /// What guests need before they are taken up, looked for at the same time.
 async fn ready_for_guests(world: &World, site: &Site) -> (KvmProbe, Option<Volume>) {
+    // Where that fails, nothing is offered, and the offer says why.
+    if let Err(error) = smt::set(&world.settings.root, site.guests.share_cores) {
+        tracing::error!(%error, "the threads of a core could not be switched");
+    }
     tokio::join!(probe_before_guests(world, site), disks(world, site))
 }
 

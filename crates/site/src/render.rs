@@ -35,6 +35,9 @@ impl Site {
                 page.list("serials", serials);
             }
         });
+        page.section("guests", |page| {
+            page.plain_if("share_cores", self.guests.share_cores.then_some(true));
+        });
         page.section("reserve", |page| {
             page.string_if("memory", self.reserve.memory.map(format_size));
             page.plain_if("vcpus", self.reserve.vcpus);

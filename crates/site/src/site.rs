@@ -16,6 +16,7 @@ const TOP: Known = &[
     "site",
     "network",
     "storage",
+    "guests",
     "reserve",
     "time",
     "testing",
@@ -44,6 +45,7 @@ const ALL: Known = &[
     "network.bond.interfaces",
     "storage.policy",
     "storage.serials",
+    "guests.share_cores",
     "reserve.memory",
     "reserve.vcpus",
     "time.servers",
@@ -57,6 +59,7 @@ pub struct Site {
     pub place: Place,
     pub network: Network,
     pub storage: Storage,
+    pub guests: Guests,
     pub reserve: Reserve,
     pub time: Time,
     pub testing: Testing,
@@ -104,6 +107,14 @@ pub enum Storage {
     Serials(Vec<String>),
 }
 
+/// How guests run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Guests {
+    /// A core's threads (SMT) may run different tenants at once, who can then learn
+    /// from each other's timing. Otherwise each core runs one thread.
+    pub share_cores: bool,
+}
+
 /// What is kept back for the owner, besides what the host itself needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reserve {
@@ -137,6 +148,7 @@ impl Site {
             place: read_place(&top)?,
             network: Network::read(&top, ALL)?,
             storage: read_storage(&top)?,
+            guests: read_guests(&top)?,
             reserve: read_reserve(&top)?,
             time: read_time(&top)?,
             testing: read_testing(&top)?,
@@ -318,6 +330,15 @@ fn read_storage(top: &Section<'_, '_>) -> Result<Storage, SiteError> {
 
 fn is_in_serials(byte: u8) -> bool {
     byte.is_ascii_graphic() || byte == b' '
+}
+
+fn read_guests(top: &Section<'_, '_>) -> Result<Guests, SiteError> {
+    const WRITE: &str = "true or false, without quotes";
+    let Some(section) = top.section("guests", &["share_cores"], ALL)? else {
+        return Ok(Guests::default());
+    };
+    let share_cores = section.boolean("share_cores", WRITE)?.unwrap_or(false);
+    Ok(Guests { share_cores })
 }
 
 fn read_reserve(top: &Section<'_, '_>) -> Result<Reserve, SiteError> {

@@ -40,6 +40,8 @@ interfaces = ["eno1", "52:54:00:12:34:56"]
 mode = "802.3ad"
 [storage]
 policy = "none"
+[guests]
+share_cores = true
 [reserve]
 memory = "512MiB"
 vcpus = 2
@@ -58,6 +60,7 @@ fn the_smallest_file_gets_the_safe_defaults() {
     assert!(site.marketplace.token.is_none());
     assert_eq!(site.network, Network::default());
     assert_eq!(site.storage, Storage::None);
+    assert!(!site.guests.share_cores);
     assert!(!site.testing.allow_emulation);
 }
 
