@@ -89,10 +89,8 @@ pub(super) async fn serve(
         .minding(hangs.clone());
     let (publish, offer) = watch::channel(surveyor.look());
 
-    let mut config = guests_config(world, host, boot, emulated);
-    if let Some(volume) = &volume {
-        config.keep_on(volume);
-    }
+    let mut config = guests_config(world, host, boot, volume.as_ref());
+    config.emulation = emulated;
     // An image is never larger than the disk that it unfolds to.
     config.image_cache_bytes = Some(surveyor.disk_bytes());
     let time = MarketplaceTime::open(world.settings.run_directory.join("marketplace-time"));
@@ -164,16 +162,24 @@ pub(super) async fn serve(
     }
 }
 
-fn guests_config(world: &World, host: HostId, boot: BootId, emulation: bool) -> GuestsConfig {
-    GuestsConfig {
-        emulation,
+fn guests_config(
+    world: &World,
+    host: HostId,
+    boot: BootId,
+    volume: Option<&Volume>,
+) -> GuestsConfig {
+    let mut config = GuestsConfig {
         deadlines_dir: runtime_directory(world).join("deadlines"),
         pulse: world.pulse.clone(),
         group: guests_group(),
         forwards: Arc::new(PacketFilter::default()),
         qemu_img: QemuImg::confined_by(Arc::new(TransientServices::new(Arc::clone(&world.bus)))),
         ..GuestsConfig::new(host, boot, &world.settings.state_directory)
+    };
+    if let Some(volume) = volume {
+        config.keep_on(volume);
     }
+    config
 }
 
 /// The group that may open `/dev/kvm`, on a host that runs guests under users of
