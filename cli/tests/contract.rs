@@ -17,7 +17,7 @@ fn lease(state: &str, phase: Option<&str>) -> Value {
         "id": LEASE, "name": "hello", "state": state, "epoch": 1, "former": [], "forwards": [], "host": HOST, "site": "leipzig",
         "resources": { "vcpus": 1, "memory_bytes": 536870912, "disk_bytes": 1000000000 },
         "image": format!("sha256:{}", "ab".repeat(32)), "on_lost_link": { "clause": "keep" },
-        "phase": phase, "detail": "", "addresses": [], "unreachable": false, "end_reason": null,
+        "phase": phase, "detail": "", "addresses": [], "unreachable": false, "end_reason": null, "disk": null,
         "created_at": "2020-05-01T11:00:00Z", "started_at": null, "ends_at": "2020-05-01T13:00:00Z",
         "ended_at": null, "price": 46000, "currency": "EUR",
     })
