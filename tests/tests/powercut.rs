@@ -268,8 +268,11 @@ fn power_is_cut(outage: &mut Outage<'_>, round: u64) -> Result<()> {
     drop(machine);
 
     let mut machine = outage.boot()?;
+    // Where the cut came before the order, the reboot is what ended it.
     let ended = outage.ended(&fenced)?;
-    ensure!(ended.end_reason == Some(EndReason::Ended), "{ended:?}");
+    let ordered = ended.end_reason == Some(EndReason::Ended);
+    ensure!(ordered || ended.end_reason == rebooted, "{ended:?}");
+    ensure!(ended.epoch == 2, "placed anew after its end: {ended:?}");
     guest_is_gone(&mut machine)?;
     let host = outage.host()?;
     ensure!(host.id == before.id && host.leases == 0, "{host:?}");

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 use surplus_protocol::Digest;
 use surplus_protocol::api::{Token, Trust};
-use surplus_site::{Marketplace, Network, Place, Reserve, Site, Storage, Testing, Time};
+use surplus_site::{Guests, Marketplace, Network, Place, Reserve, Site, Storage, Testing, Time};
 use tempfile::NamedTempFile;
 
 use super::{Session, inputs, tokens};
@@ -169,6 +169,7 @@ fn site(session: &Session, args: &Args, trust: &Trust) -> Result<Site, Failure> 
         },
         network: Network::default(),
         storage: Storage::default(),
+        guests: Guests::default(),
         reserve: Reserve::default(),
         time: Time::default(),
         testing: Testing {
