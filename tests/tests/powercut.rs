@@ -273,11 +273,12 @@ fn power_is_cut(outage: &mut Outage<'_>, round: u64) -> Result<()> {
     let ordered = ended.end_reason == Some(EndReason::Ended);
     ensure!(ordered || ended.end_reason == rebooted, "{ended:?}");
     ensure!(ended.epoch == 2, "placed anew after its end: {ended:?}");
+    let ended = outage.settled(&fenced)?;
+    bill_is_right(&outage.buyer, &ended)?;
+    // Not sooner: a libvirt that has just begun asks QEMU what it can do.
     guest_is_gone(&mut machine)?;
     let host = outage.host()?;
     ensure!(host.id == before.id && host.leases == 0, "{host:?}");
-    let ended = outage.settled(&fenced)?;
-    bill_is_right(&outage.buyer, &ended)?;
     let ended = outage.settled(&kept)?;
     ensure!(ended.end_reason == rebooted, "{ended:?}");
     Ok(())
