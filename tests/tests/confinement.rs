@@ -138,7 +138,16 @@ fn who_breaks_out_of_a_guest_reaches_nothing() -> Result<()> {
             through.is_disjoint(&foreign),
             "without profile: {through:?}"
         );
-        for name in ["running a program", "the command line", "netlink"] {
+        for name in [
+            "running a program",
+            "the command line",
+            "the message bus",
+            "the journal",
+            "a port on the host",
+            "datagrams to the site",
+            "netlink",
+            "a user name space",
+        ] {
             ensure!(through.contains(name), "without profile: {through:?}");
         }
         let through = tenants.tries("user")?;
@@ -153,6 +162,12 @@ fn who_breaks_out_of_a_guest_reaches_nothing() -> Result<()> {
         }
         let through = tenants.tries("namespace,group,user,profile")?;
         ensure!(through.is_superset(&disk), "without any: {through:?}");
+        // Nor does root on the host reach into the kernel.
+        let memory = names(["/dev/mem"]);
+        ensure!(through.is_disjoint(&memory), "root: {through:?}");
+        let lockdown = "cat /sys/kernel/security/lockdown";
+        let lockdown = tenants.machine.shell()?.run(lockdown, SOON)?;
+        ensure!(lockdown.contains("[integrity]"), "{lockdown}");
 
         // More than a guest may have: it is refused, or ends whoever takes it,
         // and nobody else.
