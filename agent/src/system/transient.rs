@@ -14,9 +14,10 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use tokio::net::unix::pipe::Receiver;
 use zbus::Connection;
-use zbus::zvariant::{Fd, OwnedObjectPath, Value};
+use zbus::zvariant::{Fd, Value};
 
 use super::bus::Bus;
+use super::units::ManagerProxy;
 use crate::guests::confinement::{self, Confinement, End, Job, Outcome};
 
 /// How long beyond a tool's own time systemd may take to end it.
@@ -28,35 +29,6 @@ const FIRST_OF_SYSTEMD: i32 = 200;
 
 /// The slice's name: beside the agent's, which has precedence.
 const SLICE: &str = "system.slice";
-
-#[zbus::proxy(
-    interface = "org.freedesktop.systemd1.Manager",
-    default_service = "org.freedesktop.systemd1",
-    default_path = "/org/freedesktop/systemd1",
-    gen_blocking = false
-)]
-trait Manager {
-    fn subscribe(&self) -> zbus::Result<()>;
-    fn start_transient_unit(
-        &self,
-        name: &str,
-        mode: &str,
-        properties: &[(&str, Value<'_>)],
-        aux: &[(&str, &[(&str, Value<'_>)])],
-    ) -> zbus::Result<OwnedObjectPath>;
-    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
-    fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
-    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
-    fn unref_unit(&self, name: &str) -> zbus::Result<()>;
-    #[zbus(signal)]
-    fn job_removed(
-        &self,
-        id: u32,
-        job: OwnedObjectPath,
-        unit: String,
-        result: String,
-    ) -> zbus::Result<()>;
-}
 
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Service",

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::OwnedValue;
 
+use zbus::zvariant::OwnedObjectPath;
+
 use super::*;
 use crate::guests::confinement::Limits;
 use crate::system::bus::fake;
