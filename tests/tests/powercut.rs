@@ -15,6 +15,9 @@ use surplus_tests::{Chance, Client, Lab, Machine, Marketplace, Medium, Nic, gues
 
 const BOOT: Duration = Duration::from_secs(120);
 const GUEST: Duration = Duration::from_secs(240);
+/// A marketplace that has just begun places nothing anew for as long as a lease's
+/// fence and a margin: another placement might still run.
+const PLACED_ANEW: Duration = Duration::from_secs(8 * 60);
 const SOON: Duration = Duration::from_secs(60);
 /// A boot that is over sends no receipt; the bill waits ten minutes for one.
 const BILL_CLOSED: Duration = Duration::from_secs(13 * 60);
@@ -192,7 +195,8 @@ impl Outage<'_> {
             (lease.state == LeaseState::Active && lease.epoch >= epoch).then_some(lease)
         };
         let what = format!("guest of epoch {epoch}");
-        self.buyer.wait_until(&["leases", name], &what, GUEST, runs)
+        self.buyer
+            .wait_until(&["leases", name], &what, PLACED_ANEW, runs)
     }
 
     fn ended(&self, name: &str) -> Result<Lease> {
@@ -237,7 +241,7 @@ fn power_is_cut(outage: &mut Outage<'_>, round: u64) -> Result<()> {
     let before = outage.host()?;
     outage.rent(&kept, "keep")?;
     outage.runs(&kept, 1)?;
-    outage.rent(&fenced, "fence:10m")?;
+    outage.rent(&fenced, "fence:3m")?;
     let signs = [
         "test $(ls /var/lib/surplus/guests | wc -l) = 2",
         "test $(ls /var/lib/surplus/guests/*/disk.qcow2 | wc -l) = 2",
