@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use surplus_protocol::api::{Host, Lease};
+use surplus_protocol::api::{Bill, Host, Lease};
 use surplus_protocol::lease::{EndReason, LeaseState};
 use surplus_tests::chance::rounds;
 use surplus_tests::machine::Kernel;
@@ -13,7 +13,7 @@ use surplus_tests::rental::{bill_is_right, guest_is_gone, qemu};
 use surplus_tests::write_log::{Replayed, lose_what_was_not_flushed};
 use surplus_tests::{Chance, Client, Lab, Machine, Marketplace, Medium, Nic, guest};
 
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(300);
 const GUEST: Duration = Duration::from_secs(240);
 /// A marketplace that has just begun places nothing anew for as long as a lease's
 /// fence and a margin: another placement might still run.
@@ -199,6 +199,17 @@ impl Outage<'_> {
             .wait_until(&["leases", name], &what, PLACED_ANEW, runs)
     }
 
+    /// Milliseconds that the marketplace heard of. What it did not hear of before
+    /// a cut is not billed.
+    fn measured(&self, name: &str) -> Result<u64> {
+        let measured = |bill: Bill| {
+            let millis = bill.usage.iter().map(|record| record.running_millis).sum();
+            (millis > 0).then_some(millis)
+        };
+        self.buyer
+            .wait_until(&["bill", name], "measured time", GUEST, measured)
+    }
+
     fn ended(&self, name: &str) -> Result<Lease> {
         let over = |lease: Lease| lease.ended_at.is_some().then_some(lease);
         self.buyer
@@ -262,6 +273,8 @@ fn power_is_cut(outage: &mut Outage<'_>, round: u64) -> Result<()> {
     let guests = qemu(&mut machine)?.context("the fenced lease's guest does not run")?;
     ensure!(guests.split_whitespace().count() == 1, "QEMUs: {guests}");
 
+    let measured = outage.measured(&fenced)?;
+
     // The end has begun, and may have been written and said, or not.
     let buyer = &outage.buyer;
     buyer.run(&["end", &fenced])?;
@@ -278,7 +291,8 @@ fn power_is_cut(outage: &mut Outage<'_>, round: u64) -> Result<()> {
     ensure!(ordered || ended.end_reason == rebooted, "{ended:?}");
     ensure!(ended.epoch == 2, "placed anew after its end: {ended:?}");
     let ended = outage.settled(&fenced)?;
-    bill_is_right(&outage.buyer, &ended)?;
+    let billed = bill_is_right(&outage.buyer, &ended)?;
+    ensure!(billed >= measured, "{billed} ms billed of {measured} ms");
     // Not sooner: a libvirt that has just begun asks QEMU what it can do.
     guest_is_gone(&mut machine)?;
     let host = outage.host()?;
