@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use surplus_medium::pieces::Pieces;
 use surplus_stage::Stage;
 
 use self::fetch::error::FetchError;
@@ -22,8 +23,8 @@ use self::fetch::http::Http;
 use self::fetch::{Around, Fetched};
 use self::uplink::Uplink;
 use self::url::{Named, RootUrl};
-use crate::conf::{self, RootConf};
-use crate::failure::{Context as _, Failure, KERNEL};
+use crate::conf;
+use crate::failure::{Context as _, Failure, KERNEL, MEDIUM};
 
 pub(crate) mod address;
 mod choice;
@@ -42,6 +43,8 @@ pub(crate) mod url;
 pub(crate) const NAME: &str = "surplus-network";
 /// The fetched image, where network boot may also have put it.
 pub(crate) const IMAGE: &str = "/root.img";
+/// What it is judged by.
+const PIECES: &str = "/root.pieces";
 /// The image while it is fetched.
 const PART: &str = "/root.img.part";
 
@@ -80,7 +83,7 @@ impl From<Failure> for Ended {
 }
 
 fn bring_root() -> Result<process::Report, Ended> {
-    let conf = RootConf::read(Path::new("/root.conf"))?;
+    let pieces = read_pieces(Path::new(PIECES))?;
     let named = Named::on_command_line(&conf::command_line()?).unwrap_or_default();
     for why in &named.refused {
         Stage::new("network")
@@ -98,7 +101,7 @@ fn bring_root() -> Result<process::Report, Ended> {
         .failed("medium", &format!("making {PART}"), KERNEL)?;
     let uplink = Uplink::start(named.urls).failed("network", "starting a thread", KERNEL)?;
     let http = Http::new(Arc::new(uplink.name_servers()));
-    let fetched = fetch_with(&conf, &image, &http, &uplink)?;
+    let fetched = fetch_with(&pieces, &image, &http, &uplink)?;
     let (interface, mac) = match uplink.used() {
         Some((interface, mac, _)) => (interface, link::mac_text(mac)),
         None => Default::default(),
@@ -120,17 +123,24 @@ fn bring_root() -> Result<process::Report, Ended> {
     })
 }
 
+fn read_pieces(path: &Path) -> Result<Pieces, Failure> {
+    let list = fs::read(path).failed("medium", "reading the list of the root's pieces", MEDIUM)?;
+    Pieces::parse(&list).ok_or_else(|| {
+        let error = format!("{} does not describe a root", path.display());
+        Failure::new("medium", error, MEDIUM)
+    })
+}
+
 fn fetch_with(
-    conf: &RootConf,
+    pieces: &Pieces,
     image: &File,
     http: &Http,
     uplink: &Uplink,
 ) -> Result<Fetched, Ended> {
     // Where the root is must be known before a lack of memory means anything.
     let _ = uplink.urls();
-    let bytes = fetch::size(conf);
-    memory::check(bytes).map_err(Ended::Hopeless)?;
-    fetch::fetch(conf, image, http, uplink).map_err(|error| {
+    memory::check(pieces.size()).map_err(Ended::Hopeless)?;
+    fetch::fetch(pieces, image, http, uplink).map_err(|error| {
         let failure = Failure::new("medium", &error, error.advice());
         match error {
             FetchError::Keep(_) => Ended::Hopeless(failure),

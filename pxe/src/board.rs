@@ -16,10 +16,6 @@ use crate::hardware::Mac;
 /// At most this many hosts are kept in mind.
 const ROWS: usize = 4096;
 
-/// The end of the root from which a transfer may start without having come
-/// that far: the hash tree, which is fetched first, in percent of the root.
-const TREE_FROM: u64 = 98;
-
 /// How a host came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -179,9 +175,7 @@ impl Board {
         let changed = row.stage != stage;
         enter(row, stage, now);
         row.total = total;
-        if !is_tree(first, total) {
-            row.position = first;
-        }
+        row.position = first;
         row.mark = (now, first);
         changed.then_some(&*row)
     }
@@ -191,12 +185,11 @@ impl Board {
         &mut self,
         address: IpAddr,
         stage: Stage,
-        first: u64,
         position: u64,
         now: Timestamp,
     ) -> Option<&Row> {
         let row = self.host_at(address, now);
-        if row.stage != stage || is_tree(first, row.total) {
+        if row.stage != stage {
             return None;
         }
         let before = row.percent().unwrap_or(0) / 10;
@@ -280,10 +273,6 @@ fn enter(row: &mut Row, stage: Stage, now: Timestamp) {
     }
 }
 
-fn is_tree(first: u64, total: u64) -> bool {
-    total > 0 && first.saturating_mul(100) / total >= TREE_FROM
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,8 +304,8 @@ mod tests {
         let init = board.asked(mac(), Client::Init, at(5)).unwrap();
         assert_eq!((init.stage, init.way), (Stage::Init, Some(Way::Bios)));
         assert!(board.begun(ADDRESS, Stage::Root, 0, 1000, at(6)).is_some());
-        assert!(board.sent(ADDRESS, Stage::Root, 0, 90, at(6)).is_none());
-        let row = board.sent(ADDRESS, Stage::Root, 0, 430, at(8)).unwrap();
+        assert!(board.sent(ADDRESS, Stage::Root, 90, at(6)).is_none());
+        let row = board.sent(ADDRESS, Stage::Root, 430, at(8)).unwrap();
         assert_eq!((row.percent(), row.rate), (Some(43), 215));
         assert_eq!(board.site(ADDRESS, at(9)).stage, Stage::Site);
         let [row] = board.rows()[..] else {
@@ -340,11 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_tree_at_the_end_is_no_progress_and_a_resumed_root_is() {
+    fn a_resumed_root_goes_on_where_it_was() {
         let mut board = Board::default();
-        board.begun(ADDRESS, Stage::Root, 992, 1000, at(0));
-        board.sent(ADDRESS, Stage::Root, 992, 1000, at(0));
-        assert_eq!(board.rows()[0].percent(), Some(0));
         board.begun(ADDRESS, Stage::Root, 600, 1000, at(1));
         assert_eq!(board.rows()[0].percent(), Some(60));
     }

@@ -81,7 +81,7 @@ impl Watch {
             self.report(board.begun(address, stage, 0, total, Timestamp::now()));
         } else {
             let mut board = self.board();
-            self.report(board.sent(address, stage, 0, position, Timestamp::now()));
+            self.report(board.sent(address, stage, position, Timestamp::now()));
         }
     }
 
@@ -139,8 +139,7 @@ impl Observer for Watch {
         };
         let address = canonical(transfer.peer);
         let mut board = self.board();
-        let first = transfer.first;
-        self.report(board.sent(address, stage, first, position, Timestamp::now()));
+        self.report(board.sent(address, stage, position, Timestamp::now()));
     }
 }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `/init` | the static program of `initramfs/` |
 //! | `/root.conf` | `hash=`, `data_blocks=`, `hash_offset=` of the root image |
+//! | `/root.pieces` | hashes of its pieces, for a root that comes over the network |
 //! | `/modules/NAME.ko` | decompressed modules, named as the kernel names them |
 //! | `/modules/NAME.ko.xz` | modules that only a boot from the network loads |
 //! | `/lib/firmware/PATH.xz` | the firmware of network cards |
@@ -18,13 +19,14 @@
 //! Early microcode is not packed here: the image build prepends it, since the
 //! kernel wants it uncompressed and first.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 
 use surplus_medium::cpio::Archive;
+use surplus_medium::pieces;
 
 use self::list::List;
 
@@ -54,12 +56,13 @@ pub(crate) struct RootConf {
 ///
 /// `modules` is the kernel's module directory with its `modules.dep`, as
 /// `…/usr/lib/modules/6.12.0-amd64`, and the firmware lies beside in
-/// `…/usr/lib/firmware`; `init` is the static program. `out` is
-/// replaced as a whole or not at all.
+/// `…/usr/lib/firmware`; `init` is the static program, `image` the root image. `out`
+/// is replaced as a whole or not at all.
 pub(crate) fn build(
     modules: &Path,
     init: &Path,
     root: &RootConf,
+    image: &Path,
     out: &Path,
 ) -> anyhow::Result<()> {
     let mut archive = Archive::default();
@@ -70,6 +73,9 @@ pub(crate) fn build(
     let program = fs::read(init).with_context(|| format!("reading {}", init.display()))?;
     archive.file("init", 0o755, &program);
     archive.file("root.conf", 0o644, root.text()?.as_bytes());
+    let pieces = File::open(image).and_then(|mut image| pieces::list(&mut image));
+    let pieces = pieces.with_context(|| format!("reading {}", image.display()))?;
+    archive.file("root.pieces", 0o644, &pieces);
     let list = List::parse(MODULES)?;
     modules::pack(modules, &list, &mut archive)?;
     let beside = modules.join("../../firmware");
@@ -171,9 +177,11 @@ mod tests {
         let (_dir, tree) = module_tree();
         let init = tree.join("init");
         fs::write(&init, "program").unwrap();
+        let image = tree.join("root.img");
+        fs::write(&image, "an image").unwrap();
         let outs = ["one.img", "two.img"].map(|name| tree.join(name));
         for out in &outs {
-            build(&tree, &init, &root(), out).unwrap();
+            build(&tree, &init, &root(), &image, out).unwrap();
         }
         let bytes = fs::read(&outs[0]).unwrap();
         assert_eq!(bytes, fs::read(&outs[1]).unwrap());
@@ -190,6 +198,7 @@ mod tests {
             "module a",
             "module squashfs",
             "data_blocks=3\n",
+            "root.pieces",
             "lib/firmware/tigon.xz",
             "TRAILER!!!",
         ] {
@@ -202,7 +211,8 @@ mod tests {
     fn a_module_that_the_kernel_lacks_stops_the_build_by_name() {
         let (_dir, tree) = module_tree();
         fs::write(tree.join("modules.builtin"), "").unwrap();
-        let error = build(&tree, Path::new("/dev/null"), &root(), &tree.join("out"));
+        let nothing = Path::new("/dev/null");
+        let error = build(&tree, nothing, &root(), nothing, &tree.join("out"));
         let text = format!("{:#}", error.unwrap_err());
         assert!(text.contains("dm_mod"), "{text}");
         assert!(!tree.join("out").exists());

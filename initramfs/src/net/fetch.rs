@@ -1,27 +1,25 @@
 //! Fetches the root image from the first of several addresses that has it,
-//! piece by piece from others if need be.
+//! the rest of it from others if need be.
 //!
 //! ```text
-//! hash tree (one range) ── right? ──▶ data blocks from where we are ── all? ──▶ done
-//!        ▲                                    │ wrong block, dead server, cut off
-//!        └──────────── next address ◀─────────┘
+//! pieces from where we are ── all? ──▶ done
+//!        ▲        │ wrong piece, dead server, cut off
+//!        └────────┘ next address
 //! ```
 //!
 //! What always holds: what was verified once is never fetched again, and only a
 //! lack of memory ends the trying.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, ErrorKind, Read};
 use std::time::{Duration, Instant};
 
+use surplus_medium::pieces::Pieces;
 use surplus_stage::Stage;
 
 use self::error::FetchError;
 use self::http::{Body, Http};
 use self::pace::{Pace, Paced};
-use self::tree::Tree;
-use crate::conf::{BLOCK, RootConf};
 use crate::net::url::RootUrl;
 
 pub(crate) mod error;
@@ -30,7 +28,6 @@ mod pace;
 mod stream;
 #[cfg(test)]
 mod tests;
-pub(crate) mod tree;
 
 const PROGRESS: Duration = Duration::from_secs(5);
 /// After all addresses failed one after the other; longer each time.
@@ -63,27 +60,22 @@ pub(crate) struct Fetched {
     pub(crate) time: Duration,
 }
 
-/// Bytes of the whole image.
-pub(crate) fn size(conf: &RootConf) -> u64 {
-    conf.hash_offset + Tree::size(conf)
-}
-
 /// Fetches the image into the empty file `image`, however long it takes.
 ///
 /// # Errors
 ///
 /// [`FetchError::Keep`] alone.
 pub(crate) fn fetch(
-    conf: &RootConf,
+    pieces: &Pieces,
     image: &File,
     http: &Http,
     around: &impl Around,
 ) -> Result<Fetched, FetchError> {
-    fetch_at(conf, image, http, around, PACE)
+    fetch_at(pieces, image, http, around, PACE)
 }
 
 fn fetch_at(
-    conf: &RootConf,
+    pieces: &Pieces,
     image: &File,
     http: &Http,
     around: &impl Around,
@@ -91,12 +83,11 @@ fn fetch_at(
 ) -> Result<Fetched, FetchError> {
     let began = Instant::now();
     let mut fetch = Fetch {
-        conf,
+        pieces,
         image,
         http,
         around,
         pace: None,
-        tree: None,
         position: 0,
         said: began,
     };
@@ -112,7 +103,7 @@ fn fetch_at(
             Ok(()) => {
                 return Ok(Fetched {
                     url: url.to_string(),
-                    bytes: size(conf),
+                    bytes: pieces.size(),
                     time: began.elapsed(),
                 });
             }
@@ -155,14 +146,13 @@ fn stage() -> Stage {
 
 /// A fetch under way.
 struct Fetch<'a, A> {
-    conf: &'a RootConf,
+    pieces: &'a Pieces,
     image: &'a File,
     http: &'a Http,
     around: &'a A,
     /// The least at which this attempt goes on.
     pace: Option<Pace>,
-    tree: Option<Tree>,
-    /// The first data byte that is still missing.
+    /// The first byte that is still missing.
     position: u64,
     /// When the last word about progress was said.
     said: Instant,
@@ -171,44 +161,15 @@ struct Fetch<'a, A> {
 impl<A: Around> Fetch<'_, A> {
     /// Goes as far as this address leads.
     fn attempt(&mut self, url: &RootUrl) -> Result<(), FetchError> {
-        let tree = match self.tree.take() {
-            Some(tree) => tree,
-            None => self.fetch_tree(url)?,
-        };
-        let outcome = self.fetch_data(url, &tree);
-        self.tree = Some(tree);
-        outcome
-    }
-
-    fn fetch_tree(&mut self, url: &RootUrl) -> Result<Tree, FetchError> {
-        let (from, to) = (self.conf.hash_offset, size(self.conf));
-        let length = usize::try_from(to - from).map_err(|_| FetchError::Tree)?;
-        let mut bytes = vec![0; length];
-        if length > 0 {
-            let mut body = self.open(url, from, to)?;
-            body.read_exact(&mut bytes)
-                .map_err(|error| ended(from, to, &error))?;
-        }
-        let tree = Tree::check(&bytes, self.conf).ok_or(FetchError::Tree)?;
-        self.image
-            .write_all_at(&bytes, from)
-            .map_err(FetchError::Keep)?;
-        Ok(tree)
-    }
-
-    fn fetch_data(&mut self, url: &RootUrl, tree: &Tree) -> Result<(), FetchError> {
-        let to = self.conf.data_blocks * BLOCK;
-        if self.position >= to {
-            return Ok(());
-        }
         let from = self.position;
-        let mut body = self.open(url, from, to)?;
-        let (began, image, around) = (Instant::now(), self.image, self.around);
+        let mut body = self.open(url, from)?;
+        let (began, pieces, image, around) = (Instant::now(), self.pieces, self.image, self.around);
         let said = &mut self.said;
-        let came = stream::transfer(&mut body, from, to, tree, image, |at| {
+        let came = stream::transfer(&mut body, from, pieces, image, |at| {
             if said.elapsed() >= PROGRESS {
                 *said = Instant::now();
-                around.say(progress(url, at, to, at - from, began.elapsed()));
+                let moved = at - from;
+                around.say(progress(url, at, pieces.size(), moved, began.elapsed()));
             }
         });
         self.position = came.to;
@@ -216,10 +177,10 @@ impl<A: Around> Fetch<'_, A> {
     }
 
     /// The file's bytes from `from` on, whether or not the server has ranges.
-    fn open(&self, url: &RootUrl, from: u64, to: u64) -> Result<Box<dyn Read>, FetchError> {
+    fn open(&self, url: &RootUrl, from: u64) -> Result<Box<dyn Read>, FetchError> {
+        let size = self.pieces.size();
         let user_agent = self.around.user_agent();
-        let Body { start, mut reader } =
-            self.http.get(url, from..to, size(self.conf), &user_agent)?;
+        let Body { start, mut reader } = self.http.get(url, from, size, &user_agent)?;
         if start < from {
             self.around.say(
                 stage()
@@ -228,27 +189,16 @@ impl<A: Around> Fetch<'_, A> {
                     .with("skipping", from),
             );
             let skipped = io::copy(&mut (&mut reader).take(from), &mut io::sink())
-                .map_err(|error| ended(0, to, &error))?;
+                .map_err(|error| stream::ended(0, size, &error))?;
             if skipped < from {
-                return Err(FetchError::Ended {
-                    at: skipped,
-                    of: to,
-                    why: "the server sent no more".into(),
-                });
+                let end = ErrorKind::UnexpectedEof.into();
+                return Err(stream::ended(skipped, size, &end));
             }
         }
         Ok(match self.pace {
             Some(pace) => Box::new(Paced::new(reader, pace)),
             None => reader,
         })
-    }
-}
-
-fn ended(at: u64, of: u64, error: &io::Error) -> FetchError {
-    FetchError::Ended {
-        at,
-        of,
-        why: error.to_string(),
     }
 }
 

@@ -217,7 +217,7 @@ mod tests {
         board.asked(mac, Client::Rom(Firmware::Uefi), at(0));
         board.learned(mac, address);
         board.begun(address, Stage::Root, 0, 50_000_000, at(60));
-        board.sent(address, Stage::Root, 0, 21_500_000, at(70));
+        board.sent(address, Stage::Root, 21_500_000, at(70));
         board.rows()[0].clone()
     }
 

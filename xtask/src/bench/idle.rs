@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use surplus_protocol::api::Lease;
 use surplus_protocol::lease::LeaseState;
 use surplus_tests::lab::run;
@@ -127,7 +127,7 @@ fn rows(
     let settle = SETTLE.as_secs();
     let seconds = watched.as_secs();
     let run = "cat /proc/$(pidof surplus-agent)/task/*/schedstat | awk '{n+=$1}END{printf \"%d\\n\", n/1000}'";
-    let pss = "awk '/^Pss:/{print $2}' /proc/$(pidof surplus-agent)/smaps_rollup";
+    let pss = "awk '/^Pss(_Anon)?:/{print $2}' /proc/$(pidof surplus-agent)/smaps_rollup";
     let script = format!("sleep {settle}; {run}; sleep {seconds}; {run}; {pss}");
     let said = machine.shell()?.run(&script, SETTLE + watched + COMMAND)?;
     let figures = said
@@ -135,8 +135,10 @@ fn rows(
         .map(|line| line.trim().parse::<f64>())
         .collect::<Result<Vec<_>, _>>();
     let figures = figures.with_context(|| format!("the host's figures are {said:?}"))?;
-    ensure!(figures.len() == 3, "the host's figures are {said:?}");
-    let percent = (figures[1] - figures[0]) / 1e6 / watched.as_secs_f64() * 100.0;
+    let [before, after, pss, own] = figures[..] else {
+        bail!("the host's figures are {said:?}");
+    };
+    let percent = (after - before) / 1e6 / watched.as_secs_f64() * 100.0;
     table.row(
         format!("agent: CPU, {known}, over {seconds} s"),
         format!(
@@ -147,7 +149,11 @@ fn rows(
     );
     table.row(
         format!("agent: memory (PSS), {known}"),
-        format!("{:.1} MiB", figures[2] / 1024.0),
+        format!(
+            "{:.1} MiB, {:.1} of them its own and no file's",
+            pss / 1024.0,
+            own / 1024.0
+        ),
         "15 MiB",
     );
     Ok(())

@@ -42,7 +42,7 @@ pub(crate) fn image(
 ) -> anyhow::Result<Boot> {
     let stage = progress.stage("boot");
     let command_line = format!("{COMMAND_LINE} surplus.roothash={}", root.conf.hash);
-    let key = Inputs::new("boot 2")
+    let key = Inputs::new("boot 3")
         .text(root.key.as_str())
         .text(&command_line)
         .path(init)?
@@ -50,6 +50,7 @@ pub(crate) fn image(
         // How the initramfs is packed is part of this program.
         .path(&build.workspace.join("xtask/src/initrd.rs"))?
         .path(&build.workspace.join("xtask/src/initrd"))?
+        .path(&build.workspace.join("crates/medium/src"))?
         .key();
     let unsigned = build.work.join("unsigned.efi");
     let [vmlinuz, initrd] = ["vmlinuz", "initrd"].map(|name| build.out.join(name));
@@ -58,7 +59,7 @@ pub(crate) fn image(
         stage.say("packing the initramfs");
         fs::copy(&base.vmlinuz, &vmlinuz).context("copying the kernel")?;
         let packed = build.work.join("initrd.packed");
-        initrd::build(&base.modules()?, init, &root.conf, &packed)?;
+        initrd::build(&base.modules()?, init, &root.conf, &root.path, &packed)?;
         let mut bytes = fs::read(&base.microcode).context("reading the microcode archive")?;
         bytes.extend(fs::read(&packed)?);
         fs::write(&initrd, bytes).with_context(|| format!("writing {}", initrd.display()))?;

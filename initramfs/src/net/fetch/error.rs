@@ -22,12 +22,10 @@ pub(crate) enum FetchError {
     #[error("the transfer ended at byte {at} of {of}: {why}")]
     Ended { at: u64, of: u64, why: String },
     #[error(
-        "its hash tree does not belong to this root hash: it is the root of another image, or was \
-         damaged"
+        "bytes {at} to {to} are not those of the root that belongs to this initramfs: they were \
+         damaged or altered on the way, or it is the root of another image"
     )]
-    Tree,
-    #[error("block {0} does not match the root hash: it was damaged or altered on the way")]
-    Block(u64),
+    Piece { at: u64, to: u64 },
     /// What was fetched cannot be kept in memory.
     #[error("keeping the root image in memory: {0}")]
     Keep(io::Error),
@@ -43,12 +41,14 @@ impl FetchError {
                  neither DHCPv6 nor router advertisements are asked for one"
             }
             Self::Status(_) => "check that root.img lies at this address",
-            Self::Size { .. } | Self::Tree => {
+            Self::Size { .. } => {
                 "put the root.img there that was built with this kernel and initrd"
             }
             Self::Range => "serve the file by a server that knows HTTP ranges",
             Self::Ended { .. } => "check the network to the boot server",
-            Self::Block(_) => "check the file there with SHA256SUMS",
+            Self::Piece { .. } => {
+                "check the file there with the SHA256SUMS of this kernel and initrd"
+            }
             Self::Keep(_) => "give this host more memory, or boot it from the ISO",
         }
     }

@@ -1,7 +1,6 @@
 //! HTTP as far as fetching a file in parts needs it.
 
 use std::io::Read;
-use std::ops::Range;
 use std::time::Duration;
 
 use ureq::Agent;
@@ -58,20 +57,20 @@ impl Http {
         }
     }
 
-    /// Asks for `range` of the file, which has `size` bytes if it is ours. A
+    /// Asks for the file from `from` on, which has `size` bytes if it is ours. A
     /// server without ranges sends all of it: the body then begins at 0.
     pub(crate) fn get(
         &self,
         url: &RootUrl,
-        range: Range<u64>,
+        from: u64,
         size: u64,
         user_agent: &str,
     ) -> Result<Body, FetchError> {
-        let last = range.end.saturating_sub(1);
+        let last = size.saturating_sub(1);
         let answer = self
             .agent
             .get(url.text())
-            .header(RANGE, format!("bytes={}-{last}", range.start))
+            .header(RANGE, format!("bytes={from}-{last}"))
             .header(USER_AGENT, user_agent)
             .call()
             .map_err(|error| asked(&error))?;
@@ -99,7 +98,7 @@ impl Http {
                 expected: size,
             });
         }
-        if start != 0 && start != range.start {
+        if start != 0 && start != from {
             return Err(FetchError::Range);
         }
         Ok(Body {
@@ -178,7 +177,7 @@ mod tests {
     fn a_name_without_a_name_server_says_where_servers_would_come_from() {
         let http = Http::new(std::sync::Arc::new(Vec::new));
         let url = RootUrl::parse("http://boot/root.img").unwrap();
-        let error = http.get(&url, 0..4096, 4096, "test").unwrap_err();
+        let error = http.get(&url, 0, 4096, "test").unwrap_err();
         assert!(error.to_string().contains("no name server"), "{error}");
         assert!(error.advice().contains("neither DHCPv6"), "{error:?}");
     }

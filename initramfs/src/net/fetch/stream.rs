@@ -1,83 +1,125 @@
-//! One transfer: each block is checked as it arrives, and kept.
+//! One transfer: each piece is kept and checked as it arrives.
 //!
-//! What always holds: only blocks that match the hash tree reach the image, in
-//! their order, without a gap; memory stays within one buffer.
+//! ```text
+//! this thread: receive ─▶ write ─▶ next piece …     ▲ buffers that are free again
+//!                          └─▶ second thread: hash ─┘
+//! ```
 //!
-//! One thread does it all: while it hashes, the kernel goes on receiving into
-//! the socket's buffer. A second thread for the hashing was measured to be
-//! slower, by what two processors spend on waking each other.
+//! What always holds: how far the image is known to be right moves on only by
+//! pieces that are right, in their order, without a gap. What lies behind that in
+//! the file counts for nothing and is written over. Memory stays within
+//! [`AHEAD`] pieces.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt as _;
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::thread;
+
+use surplus_medium::pieces::{PIECE, Pieces};
 
 use super::error::FetchError;
-use super::tree::Tree;
-use crate::conf::BLOCK;
 
-const BLOCK_BYTES: usize = 4096;
-/// Small enough for the peer to be acknowledged all the time.
-const CHUNK: usize = 32 * BLOCK_BYTES;
+/// Pieces that may wait to be checked.
+const AHEAD: usize = 8;
 
 /// How far a transfer came.
 #[derive(Debug)]
 pub(super) struct Came {
-    /// The first byte that is not in the image yet.
+    /// The first byte that is not known to be right.
     pub(super) to: u64,
     /// Why not further.
     pub(super) end: Result<(), FetchError>,
 }
 
-/// Reads the image from `from` to `to`, both at blocks' bounds; tells
-/// `progress` how far it is.
+/// Reads the image from `from`, where a piece begins, to its end; tells `progress`
+/// how far it is.
 pub(super) fn transfer(
     body: &mut dyn Read,
     from: u64,
-    to: u64,
-    tree: &Tree,
+    pieces: &Pieces,
     image: &File,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> Came {
-    let mut buffer = vec![0; CHUNK];
-    let mut at = from;
-    while at < to {
-        let length = usize::try_from(to - at).map_or(CHUNK, |rest| rest.min(CHUNK));
-        let (read, ended) = fill(body, &mut buffer[..length]);
-        let right = buffer[..read]
-            .chunks_exact(BLOCK_BYTES)
-            .zip(at / BLOCK..)
-            .take_while(|(block, number)| tree.holds(*number, block))
-            .count()
-            * BLOCK_BYTES;
-        if let Err(error) = image.write_all_at(&buffer[..right], at) {
-            let end = Err(FetchError::Keep(error));
-            return Came { to: at, end };
-        }
-        at += right as u64;
-        progress(at);
-        // The rest of a block that was cut off is worth nothing.
-        let end = if right + BLOCK_BYTES <= read {
-            Err(FetchError::Block(at / BLOCK))
-        } else {
-            ended.map_err(|why| FetchError::Ended { at, of: to, why })
+    thread::scope(|scope| {
+        let (arrived, to_check) = mpsc::sync_channel(AHEAD);
+        let (checked, free) = mpsc::channel();
+        let check = move || check(&to_check, &checked, from, pieces);
+        let checker = match thread::Builder::new().spawn_scoped(scope, check) {
+            Ok(checker) => checker,
+            Err(error) => {
+                let end = Err(FetchError::Keep(error));
+                return Came { to: from, end };
+            }
         };
-        if end.is_err() {
-            return Came { to: at, end };
+        let received = receive(body, from, pieces, image, &arrived, &free, progress);
+        drop(arrived);
+        let came = checker.join().expect("hashing does not panic");
+        Came {
+            to: came.to,
+            end: came.end.and(received),
         }
-    }
-    Came { to, end: Ok(()) }
+    })
 }
 
-/// Fills the buffer as far as the body goes.
-fn fill(body: &mut dyn Read, buffer: &mut [u8]) -> (usize, Result<(), String>) {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match body.read(&mut buffer[filled..]) {
-            Ok(0) => return (filled, Err("the server sent no more".into())),
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return (filled, Err(error.to_string())),
+/// Pieces from the network into the image and on to be checked, until one is wrong.
+fn receive(
+    body: &mut dyn Read,
+    from: u64,
+    pieces: &Pieces,
+    image: &File,
+    arrived: &SyncSender<Vec<u8>>,
+    free: &Receiver<Vec<u8>>,
+    mut progress: impl FnMut(u64),
+) -> Result<(), FetchError> {
+    let mut at = from;
+    while at < pieces.size() {
+        let mut piece = free.try_recv().unwrap_or_default();
+        let length = (pieces.size() - at).min(PIECE as u64);
+        piece.resize(usize::try_from(length).unwrap_or(PIECE), 0);
+        // The rest of a piece that was cut off is worth nothing.
+        body.read_exact(&mut piece)
+            .map_err(|error| ended(at, pieces.size(), &error))?;
+        image.write_all_at(&piece, at).map_err(FetchError::Keep)?;
+        if arrived.send(piece).is_err() {
+            // The checker has the word.
+            return Ok(());
         }
+        at += length;
+        progress(at);
     }
-    (filled, Ok(()))
+    Ok(())
+}
+
+/// Checks pieces until one is wrong or no more come.
+fn check(
+    arrived: &Receiver<Vec<u8>>,
+    checked: &Sender<Vec<u8>>,
+    from: u64,
+    pieces: &Pieces,
+) -> Came {
+    let mut at = from;
+    for piece in arrived {
+        let to = at + piece.len() as u64;
+        if !pieces.holds(at, &piece) {
+            let end = Err(FetchError::Piece { at, to });
+            return Came { to: at, end };
+        }
+        at = to;
+        // Nobody wants it at the end.
+        let _ = checked.send(piece);
+    }
+    Came {
+        to: at,
+        end: Ok(()),
+    }
+}
+
+/// A transfer that broke off at this byte.
+pub(super) fn ended(at: u64, of: u64, error: &io::Error) -> FetchError {
+    let why = match error.kind() {
+        ErrorKind::UnexpectedEof => "the server sent no more".to_owned(),
+        _ => error.to_string(),
+    };
+    FetchError::Ended { at, of, why }
 }

@@ -1,12 +1,13 @@
 //! Fetches from servers that do as a script says, over real sockets.
 
 use std::cell::RefCell;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use surplus_medium::pieces::{PIECE, list};
 
 use self::server::{Server, Turn};
-use super::tree::tests::image;
 use super::*;
 
 mod server;
@@ -61,11 +62,23 @@ impl Around for Watched {
     }
 }
 
+/// An image of so many blocks, each different, and its pieces.
+fn image(blocks: usize) -> (Vec<u8>, Pieces) {
+    let block = |number: usize| {
+        let mut block = vec![u8::try_from(number % 251).unwrap(); 4096];
+        block[..8].copy_from_slice(&number.to_le_bytes());
+        block
+    };
+    let image: Vec<u8> = (0..blocks).flat_map(block).collect();
+    let pieces = Pieces::parse(&list(&mut &*image).unwrap()).unwrap();
+    (image, pieces)
+}
+
 /// Fetches and compares with what it should be.
-fn fetch_from(around: &Watched, right: &[u8], conf: &RootConf) -> Fetched {
+fn fetch_from(around: &Watched, right: &[u8], pieces: &Pieces) -> Fetched {
     let file = tempfile::tempfile().unwrap();
     let http = Http::new(Arc::new(Vec::new));
-    let fetched = fetch(conf, &file, &http, around).unwrap();
+    let fetched = fetch(pieces, &file, &http, around).unwrap();
     assert!(content(&file) == right, "the image is another one");
     fetched
 }
@@ -77,38 +90,33 @@ fn content(file: &File) -> Vec<u8> {
 }
 
 #[test]
-fn a_good_server_is_asked_for_tree_and_data_once_each() {
-    let (image, conf) = image(300);
+fn a_good_server_is_asked_once() {
+    let (image, pieces) = image(300);
     let server = Server::start(image.clone(), vec![]);
     let around = Watched::new(&[&server]);
-    let fetched = fetch_from(&around, &image, &conf);
+    let fetched = fetch_from(&around, &image, &pieces);
     assert_eq!(fetched.url, server.url());
     assert_eq!(fetched.bytes, image.len() as u64);
     let heads = server.heads();
-    let (data, all) = (300 * 4096, image.len());
-    assert_eq!(heads.len(), 2, "{heads:?}");
-    assert!(
-        heads[0].contains(&format!("range: bytes={data}-{}\r\n", all - 1)),
-        "{heads:?}"
-    );
-    assert!(heads[1].contains(&format!("range: bytes=0-{}\r\n", data - 1)));
-    assert!(heads[1].contains("user-agent: surplus-init/0 (mac 02:00:00:00:00:01)\r\n"));
+    assert_eq!(heads.len(), 1, "{heads:?}");
+    assert!(heads[0].contains(&format!("range: bytes=0-{}\r\n", image.len() - 1)));
+    assert!(heads[0].contains("user-agent: surplus-init/0 (mac 02:00:00:00:00:01)\r\n"));
     assert_eq!(around.text(), "");
 }
 
 #[test]
 fn a_transfer_that_is_cut_off_goes_on_where_it_was() {
-    let (image, conf) = image(300);
-    // The data ends in the middle of a block, twice.
-    let script = vec![Turn::Good, Turn::CutAt(700_000), Turn::CutAt(300_000)];
+    let (image, pieces) = image(300);
+    // It ends in the middle of a piece, twice.
+    let script = vec![Turn::CutAt(700_000), Turn::CutAt(300_000)];
     let server = Server::start(image.clone(), script);
     let around = Watched::new(&[&server]);
-    fetch_from(&around, &image, &conf);
+    fetch_from(&around, &image, &pieces);
     let heads = server.heads();
-    assert_eq!(heads.len(), 4);
-    let whole_blocks = 700_000 / 4096 * 4096;
+    assert_eq!(heads.len(), 3);
+    let whole_pieces = 700_000 / PIECE * PIECE;
     assert!(
-        heads[2].contains(&format!("range: bytes={whole_blocks}-")),
+        heads[1].contains(&format!("range: bytes={whole_pieces}-")),
         "{heads:?}"
     );
     let text = around.text();
@@ -117,33 +125,32 @@ fn a_transfer_that_is_cut_off_goes_on_where_it_was() {
 
 #[test]
 fn a_flipped_bit_is_fetched_again_from_the_next_address() {
-    let (image, conf) = image(300);
-    let flipped = Server::start(image.clone(), vec![Turn::Good, Turn::Flip(150 * 4096 + 7)]);
+    let (image, pieces) = image(300);
+    let flipped = Server::start(image.clone(), vec![Turn::Flip(4 * PIECE + 7)]);
     let good = Server::start(image.clone(), vec![]);
     let around = Watched::new(&[&flipped, &good]);
-    let fetched = fetch_from(&around, &image, &conf);
+    let fetched = fetch_from(&around, &image, &pieces);
     assert_eq!(fetched.url, good.url());
     let text = around.text();
     assert!(
-        text.contains("block 150 does not match the root hash"),
+        text.contains("bytes 524288 to 655360 are not those of the root"),
         "{text}"
     );
     assert!(
         text.contains(&format!("the host goes on with {}", good.url())),
         "{text}"
     );
-    assert!(good.heads()[0].contains(&format!("range: bytes={}-", 150 * 4096)));
+    assert!(good.heads()[0].contains("range: bytes=524288-"));
     assert!(around.pauses.borrow().is_empty());
 }
 
 #[test]
 fn an_address_with_a_damaged_file_is_asked_again_for_ever() {
-    let (image, conf) = image(300);
-    let flips = (0..4).map(|_| Turn::Flip(4096));
-    let script = [Turn::Good].into_iter().chain(flips).collect();
+    let (image, pieces) = image(300);
+    let script = vec![Turn::Flip(4096); 4];
     let server = Server::start(image.clone(), script);
     let around = Watched::new(&[&server]);
-    fetch_from(&around, &image, &conf);
+    fetch_from(&around, &image, &pieces);
     let seconds: Vec<_> = around
         .pauses
         .borrow()
@@ -155,12 +162,12 @@ fn an_address_with_a_damaged_file_is_asked_again_for_ever() {
 
 #[test]
 fn a_truncated_file_is_named_and_the_next_address_serves() {
-    let (image, conf) = image(300);
-    for length in [0, 4096, 300 * 4096, image.len() - 1] {
+    let (image, pieces) = image(300);
+    for length in [0, 4096, image.len() - 1] {
         let short = Server::start(image[..length].to_vec(), vec![]);
         let good = Server::start(image.clone(), vec![]);
         let around = Watched::new(&[&short, &good]);
-        fetch_from(&around, &image, &conf);
+        fetch_from(&around, &image, &pieces);
         let text = around.text();
         assert!(
             text.contains(&format!("has {length} bytes instead of {}", image.len()))
@@ -172,15 +179,15 @@ fn a_truncated_file_is_named_and_the_next_address_serves() {
 
 #[test]
 fn the_root_of_another_image_is_not_taken() {
-    let (image, conf) = image(300);
+    let (image, pieces) = image(300);
     let mut other = image.clone();
-    other[300 * 4096] ^= 1;
+    other[0] ^= 1;
     let (wrong, good) = (
         Server::start(other, vec![]),
         Server::start(image.clone(), vec![]),
     );
     let around = Watched::new(&[&wrong, &good]);
-    fetch_from(&around, &image, &conf);
+    fetch_from(&around, &image, &pieces);
     assert!(
         around.text().contains("root of another image"),
         "{}",
@@ -190,21 +197,21 @@ fn the_root_of_another_image_is_not_taken() {
 
 #[test]
 fn a_server_without_ranges_serves_too_and_so_does_one_behind_a_redirect() {
-    let (image, conf) = image(300);
+    let (image, pieces) = image(300);
     for turn in [Turn::NoRanges, Turn::Redirect] {
-        let server = Server::start(image.clone(), vec![turn, Turn::Good, turn]);
+        let server = Server::start(image.clone(), vec![turn]);
         let around = Watched::new(&[&server]);
-        fetch_from(&around, &image, &conf);
+        fetch_from(&around, &image, &pieces);
     }
     // Resumed without ranges: what is there is skipped.
-    let script = vec![Turn::Good, Turn::CutAt(700_000), Turn::NoRanges];
+    let script = vec![Turn::CutAt(700_000), Turn::NoRanges];
     let server = Server::start(image.clone(), script);
-    fetch_from(&Watched::new(&[&server]), &image, &conf);
+    fetch_from(&Watched::new(&[&server]), &image, &pieces);
 }
 
 #[test]
 fn errors_and_nonsense_are_said_and_survived() {
-    let (image, conf) = image(300);
+    let (image, pieces) = image(300);
     for (turn, said) in [
         (Turn::Status("404 Not Found"), "answered 404 Not Found"),
         (Turn::Status("503 Service Unavailable"), "answered 503"),
@@ -215,7 +222,7 @@ fn errors_and_nonsense_are_said_and_survived() {
     ] {
         let server = Server::start(image.clone(), vec![turn]);
         let around = Watched::new(&[&server]);
-        fetch_from(&around, &image, &conf);
+        fetch_from(&around, &image, &pieces);
         let text = around.text();
         assert!(
             text.contains(said) && text.contains("the host goes on"),
@@ -226,21 +233,21 @@ fn errors_and_nonsense_are_said_and_survived() {
 
 #[test]
 fn a_dead_address_costs_little_and_is_passed_over() {
-    let (image, conf) = image(300);
+    let (image, pieces) = image(300);
     let good = Server::start(image.clone(), vec![]);
     // Nobody listens there.
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}/root.img", dead.local_addr().unwrap());
     drop(dead);
     let around = Watched::of(vec![nobody, good.url()]);
-    let fetched = fetch_from(&around, &image, &conf);
+    let fetched = fetch_from(&around, &image, &pieces);
     assert_eq!(fetched.url, good.url());
     assert!(around.pauses.borrow().is_empty());
 }
 
 #[test]
 fn a_slow_server_gives_way_to_another_and_serves_where_there_is_none() {
-    let (image, conf) = image(300);
+    let (image, pieces) = image(300);
     // A pace that nothing on this machine keeps.
     let least = Pace {
         bytes: u64::MAX,
@@ -257,7 +264,7 @@ fn a_slow_server_gives_way_to_another_and_serves_where_there_is_none() {
     ] {
         let around = Watched::new(&servers);
         let file = tempfile::tempfile().unwrap();
-        let fetched = fetch_at(&conf, &file, &http, &around, least).unwrap();
+        let fetched = fetch_at(&pieces, &file, &http, &around, least).unwrap();
         assert_eq!(fetched.url, serves.url());
         assert!(content(&file) == image);
         let text = around.text();
@@ -282,8 +289,8 @@ proptest! {
     fn no_course_of_events_ends_in_another_image(
         script in prop::collection::vec(any::<Turn>(), 0..6),
     ) {
-        let (image, conf) = image(130);
+        let (image, pieces) = image(130);
         let server = Server::start(image.clone(), script);
-        fetch_from(&Watched::new(&[&server]), &image, &conf);
+        fetch_from(&Watched::new(&[&server]), &image, &pieces);
     }
 }
