@@ -5,14 +5,16 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use surplus_attack::{Attack, Cast, Kind};
 use surplus_seat::{BRIDGE, Seat};
 use surplus_tests::Lab;
 use surplus_tests::lab::run;
-use surplus_tests::network::guests::{GuestsNetwork, Setup};
+use surplus_tests::network::guests::{GuestsNetwork, Setup, WORLD, WORLD6, outside6};
 use surplus_tests::network::{Station, ipv4};
 
 /// What the host might listen to, and who is there.
@@ -119,11 +121,22 @@ fn cast() -> Cast {
         host: [0x02, 0, 0, 0, 0, 0x01],
         uplink: ipv4(1),
         management: ipv4(2),
+        uplink6: outside6(1),
+        management6: outside6(2),
     }
 }
 
 /// Sends everything, from the guest and from the host, and says what was heard.
 fn attack(lab: &Lab, setup: &Setup) -> Result<Heard> {
+    attack_while(lab, setup, |_| Ok(()))
+}
+
+/// The same over and over, while something is done.
+fn attack_while(
+    lab: &Lab,
+    setup: &Setup,
+    meanwhile: impl FnOnce(&GuestsNetwork<'_>) -> Result<()>,
+) -> Result<Heard> {
     let cast = cast();
     let network = GuestsNetwork::new(lab, setup, &[cast.me, cast.victim])?;
     let (host, me) = (network.host(), network.guest_in(cast.me)?);
@@ -132,40 +145,54 @@ fn attack(lab: &Lab, setup: &Setup) -> Result<Heard> {
     run(ip.args(["link", "set", BRIDGE, "address", &mac]))?;
 
     let from_host = ["frames", "eth0", "--from", &mac];
+    let victim = network.guest_in(cast.victim)?;
     let ears = [
-        Ear::interface(network.guest_in(cast.victim)?, Place::Victim, "eth0")?,
+        // Also as those who come and go.
+        Ear::open(victim, Place::Victim, &["frames"], &["last", "eth0"])?,
         Ear::interface(host, Place::Bridge, BRIDGE)?,
         Ear::interface(network.outside(), Place::Outside, "eth0")?,
         Ear::open(host, Place::Host, &["port", PORT], &["tell", AT_PORT])?,
         Ear::open(me, Place::Sender, &from_host, &["last", "eth0"])?,
     ];
-    let (me_seat, victim, empty) = (ME.to_string(), VICTIM.to_string(), EMPTY.to_string());
-    let (uplink, management) = (cast.uplink.to_string(), cast.management.to_string());
-    let common = [
-        "send",
-        "--me",
-        &me_seat,
-        "--victim",
-        &victim,
-        "--host",
-        &mac,
-        "--uplink",
-        &uplink,
-        "--management",
-        &management,
-    ];
-    let mut send = program(lab, &common)?;
-    run(&mut me.enter(send.args(["--interface", "eth0"])))?;
-    let mut flood = program(lab, &common)?;
-    flood.args(["--interface", BRIDGE, "--flood", &empty]);
+    let mut send = sender(lab, &mac)?;
+    let mut sending = me
+        .enter(send.args(["--interface", "eth0", "--again"]))
+        .stdin(Stdio::piped())
+        .spawn()?;
+    meanwhile(&network)?;
+    // Its standard input ends.
+    let status = sending.wait()?;
+    ensure!(status.success(), "the attacker: {status}");
+    let mut flood = sender(lab, &mac)?;
+    flood.args(["--interface", BRIDGE, "--flood", &EMPTY.to_string()]);
     run(&mut host.enter(&flood))?;
     let heard = ears.into_iter().map(|ear| {
-        let (place, mut names) = ear.close()?;
-        // Its own, in the host's name.
-        names.retain(|name| place != Place::Sender || name != "mac-of-the-host");
-        Ok((place, names))
+        let (place, mut heard) = ear.close()?;
+        if place == Place::Sender {
+            // Its own in the host's name, and what the world answers.
+            heard.remove("mac-of-the-host");
+            heard = &heard - &names(Kind::Allowed);
+        }
+        Ok((place, heard))
     });
     Ok(Heard(heard.collect::<Result<_>>()?))
+}
+
+/// Who sends, and knows who takes part.
+fn sender(lab: &Lab, host: &str) -> Result<Command> {
+    let cast = cast();
+    let mut send = program(lab, &["send", "--host", host])?;
+    for (option, value) in [
+        ("--me", cast.me.to_string()),
+        ("--victim", cast.victim.to_string()),
+        ("--uplink", cast.uplink.to_string()),
+        ("--management", cast.management.to_string()),
+        ("--uplink6", cast.uplink6.to_string()),
+        ("--management6", cast.management6.to_string()),
+    ] {
+        send.args([option, &value]);
+    }
+    Ok(send)
 }
 
 /// The names of the attacks of a kind.
@@ -175,34 +202,87 @@ fn names(kind: Kind) -> Names {
     all.map(|attack| attack.name.to_owned()).collect()
 }
 
+/// What a guest may do has come where it should, and nothing else anywhere.
+fn nothing_came_through(heard: &Heard) -> Result<()> {
+    for place in [Place::Victim, Place::Host, Place::Sender] {
+        let names = heard.at(place);
+        ensure!(names.is_empty(), "{place:?} heard {names:?}");
+    }
+    let forged: Names = names(Kind::Forged);
+    let came: Vec<_> = heard.at(Place::Bridge).intersection(&forged).collect();
+    ensure!(came.is_empty(), "forged, and on the bridge: {came:?}");
+    // What a guest may do works: or else silence would prove nothing.
+    let world = ["to-the-world", "to-the-world-6", "to-the-sites-name-server"];
+    let outside = Names::from(world.map(str::to_owned));
+    ensure!(
+        *heard.at(Place::Outside) == outside,
+        "outside: {:?}",
+        heard.at(Place::Outside)
+    );
+    for allowed in names(Kind::Allowed) {
+        ensure!(
+            heard.at(Place::Bridge).contains(&allowed),
+            "{allowed} did not pass"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn nothing_that_a_hostile_guest_sends_reaches_anybody() -> Result<()> {
     surplus_tests::test("isolation", |lab| {
-        let heard = attack(lab, &Setup::of_the_image(lab)?)?;
-        let none = Names::new();
-        for place in [Place::Victim, Place::Host, Place::Sender] {
-            ensure!(
-                *heard.at(place) == none,
-                "{place:?} heard {:?}",
-                heard.at(place)
-            );
+        nothing_came_through(&attack(lab, &Setup::of_the_image(lab)?)?)
+    })
+}
+
+#[test]
+fn a_guest_reaches_the_world_over_both_protocols() -> Result<()> {
+    surplus_tests::test("world", |lab| {
+        let network = GuestsNetwork::new(lab, &Setup::of_the_image(lab)?, &[seat(ME)])?;
+        for world in [WORLD.into(), WORLD6.into()] {
+            let rate = network.throughput(seat(ME), world, Duration::from_millis(100))?;
+            ensure!(rate > 0.0, "nothing came to {world}");
         }
-        let forged: Names = names(Kind::Forged);
-        let came: Vec<_> = heard.at(Place::Bridge).intersection(&forged).collect();
-        ensure!(came.is_empty(), "forged, and on the bridge: {came:?}");
-        // What a guest may do works: or else silence would prove nothing.
-        let outside = Names::from(["to-the-world".into(), "to-the-sites-name-server".into()]);
-        ensure!(
-            *heard.at(Place::Outside) == outside,
-            "outside: {:?}",
-            heard.at(Place::Outside)
-        );
-        for allowed in names(Kind::Allowed) {
-            ensure!(
-                heard.at(Place::Bridge).contains(&allowed),
-                "{allowed} did not pass"
-            );
-        }
+        Ok(())
+    })
+}
+
+/// Who stands on the site's network and takes the host for a router.
+fn told_by_a_neighbour_of_the_host(lab: &Lab, setup: &Setup) -> Result<Heard> {
+    let cast = cast();
+    let network = GuestsNetwork::new(lab, setup, &[cast.me])?;
+    let (outside, me) = (network.outside(), network.guest_in(cast.me)?);
+    let ears = [Ear::open(
+        me,
+        Place::Victim,
+        &["port", PORT],
+        &["tell", AT_PORT],
+    )?];
+    for (guest, host, name) in [
+        (cast.me.ipv4().into(), cast.uplink.into(), "by-ipv4"),
+        (cast.me.ipv6().into(), cast.uplink6.into(), "by-ipv6"),
+    ] {
+        let (guest, host): (IpAddr, IpAddr) = (guest, host);
+        let mut ip = outside.tool("ip");
+        run(ip.args(["route", "add", &guest.to_string(), "via", &host.to_string()]))?;
+        let to = SocketAddr::new(guest, PORT.parse()?).to_string();
+        run(&mut outside.enter(&program(lab, &["tell", &to, name])?))?;
+    }
+    let heard = ears.into_iter().map(Ear::close).collect::<Result<_>>()?;
+    Ok(Heard(heard))
+}
+
+#[test]
+fn a_neighbour_of_the_host_reaches_no_guest_by_its_own_address() -> Result<()> {
+    surplus_tests::test("neighbour", |lab| {
+        let image = Setup::of_the_image(lab)?;
+        let heard = told_by_a_neighbour_of_the_host(lab, &image)?;
+        ensure!(heard.at(Place::Victim).is_empty(), "{heard:?}");
+        let guard = "hook forward priority filter; policy drop;\n\t\tct";
+        let open = image.with(guard, &guard.replace("drop", "accept"))?;
+        let heard = told_by_a_neighbour_of_the_host(lab, &open)?;
+        let both = Names::from(["by-ipv4".into(), "by-ipv6".into()]);
+        ensure!(*heard.at(Place::Victim) == both, "{heard:?}");
         Ok(())
     })
 }
@@ -224,18 +304,9 @@ const GUARDS: &[Guard] = &[
         to: Place::Bridge,
     },
     Guard {
-        what: "ARP and IPv4 alone, untagged",
-        out: &[("goto speak_ip }\n\t\tdrop\n", "goto speak_ip }\n")],
-        comes: &[
-            "vlan",
-            "vlan-in-vlan",
-            "stp",
-            "pvst",
-            "router-advertisement",
-            "dhcpv6-answer",
-            "ipv6-to-the-host",
-            "no-such-protocol",
-        ],
+        what: "ARP, IPv4 and IPv6 alone, untagged",
+        out: &[("goto speak_ip6 }\n\t\tdrop\n", "goto speak_ip6 }\n")],
+        comes: &["vlan", "vlan-in-vlan", "stp", "pvst", "no-such-protocol"],
         to: Place::Bridge,
     },
     Guard {
@@ -295,10 +366,7 @@ const GUARDS: &[Guard] = &[
     },
     Guard {
         what: "DHCP for the own address alone",
-        out: &[(
-            "\t\tudp dport 67 iifname . @th,288,48 != @clients drop\n",
-            "",
-        )],
+        out: &[("\t\tudp dport 67 iifname . @th,288,48 != @cards drop\n", "")],
         comes: &[
             "dhcp-request-as-another-guest",
             "dhcp-renewal-as-another-guest",
@@ -325,18 +393,243 @@ const GUARDS: &[Guard] = &[
         to: Place::Victim,
     },
     Guard {
+        what: "the sender's IPv6 address",
+        out: &[("\t\tiifname . ip6 saddr != @addresses6 drop\n", "")],
+        comes: &[
+            "ipv6-of-another-guest",
+            "ipv6-of-the-host",
+            "nd-solicitation-as-another-guest",
+            "nd-advertisement-from-another-guest",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "the address that is for more than its cable",
+        out: &[(
+            " ip6 saddr fdc9:50a5:3ed9::/64 ip6 daddr != ff00::/8 accept",
+            " ip6 daddr != ff00::/8 accept",
+        )],
+        comes: &["ipv6-of-the-cable"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "no groups of IPv6",
+        out: &[(
+            " ip6 saddr fdc9:50a5:3ed9::/64 ip6 daddr != ff00::/8 accept",
+            " ip6 saddr fdc9:50a5:3ed9::/64 accept",
+        )],
+        comes: &["to-a-group-6", "to-everybody-6"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "no headers between, no fragments",
+        out: &[("ip6 nexthdr { tcp, udp } ip6 saddr", "ip6 saddr")],
+        comes: &[
+            "hop-by-hop-6",
+            "destination-options-6",
+            "source-routed-6",
+            "fragment-6",
+            "later-fragment-6",
+            "whole-fragment-6",
+            "ipv6-in-ipv6",
+            "ipv4-in-ipv6",
+            "no-such-header-6",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "no header hides what a message is",
+        out: &[(
+            "\t\tip6 nexthdr icmpv6 goto speak_icmp6\n",
+            "\t\tmeta l4proto icmpv6 accept\n",
+        )],
+        comes: &[
+            "router-advertisement-behind-options",
+            "router-advertisement-behind-hops",
+            "router-advertisement-in-a-fragment",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "messages from an address for more than its cable",
+        out: &[("\t\tip6 saddr != fdc9:50a5:3ed9::/64 drop\n", "")],
+        comes: &["ping-by-cable"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "no messages to groups",
+        out: &[("\t\tip6 daddr ff00::/8 drop\n", "")],
+        comes: &["ping-to-everybody-6"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "no messages about networks",
+        out: &[(
+            "\t\ticmpv6 type {\n\t\t\techo-request, echo-reply,\n\t\t\tdestination-unreachable, \
+             packet-too-big, time-exceeded, parameter-problem\n\t\t} accept\n",
+            "\t\taccept\n",
+        )],
+        comes: &[
+            "router-advertisement-to-the-host",
+            "nd-redirect",
+            "mld-report-of-version-2",
+            "router-renumbering",
+            "node-information",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "questions from the cable alone",
+        out: &[(
+            "chain ask_neighbour {\n\t\tip6 hoplimit != 255 drop\n",
+            "chain ask_neighbour {\n",
+        )],
+        comes: &["nd-solicitation-from-afar"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "questions of the one code",
+        out: &[(
+            "\t\ticmpv6 code != 0 drop\n\t\ticmpv6 taddr",
+            "\t\ticmpv6 taddr",
+        )],
+        comes: &["nd-solicitation-of-another-code"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "questions for the host alone",
+        out: &[(
+            "\t\ticmpv6 taddr != { fe80::1, fdc9:50a5:3ed9::1 } drop\n",
+            "",
+        )],
+        comes: &["nd-solicitation-for-another-guest"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "questions to the host alone",
+        out: &[(
+            "\t\tip6 daddr != { fe80::1, fdc9:50a5:3ed9::1, ff02::1:ff00:1 } drop\n",
+            "",
+        )],
+        comes: &["nd-solicitation-to-everybody"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "questions with the asker's card",
+        out: &[(
+            "ip6 length 32 @th,192,16 0x0101 iifname . @th,208,48 @cards accept",
+            "accept",
+        )],
+        comes: &[
+            "nd-solicitation-with-another-card",
+            "nd-solicitation-with-another-option",
+            "nd-solicitation-without-a-card",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "answers from the cable alone",
+        out: &[(
+            "chain tell_neighbour {\n\t\tip6 hoplimit != 255 drop\n",
+            "chain tell_neighbour {\n",
+        )],
+        comes: &["nd-advertisement-from-afar"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "answers of the one code",
+        out: &[(
+            "\t\ticmpv6 code != 0 drop\n\t\tiifname . icmpv6 taddr",
+            "\t\tiifname . icmpv6 taddr",
+        )],
+        comes: &["nd-advertisement-of-another-code"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "answers about oneself alone",
+        out: &[("\t\tiifname . icmpv6 taddr != @addresses6 drop\n", "")],
+        comes: &[
+            "nd-advertisement-as-another-guest",
+            "nd-advertisement-as-the-host",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "answers to the host alone",
+        out: &[("\t\tip6 daddr != { fe80::1, fdc9:50a5:3ed9::1 } drop\n", "")],
+        comes: &["nd-advertisement-to-everybody"],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "answers with the own card",
+        out: &[(
+            "ip6 length 32 @th,192,16 0x0201 iifname . @th,208,48 @cards accept",
+            "accept",
+        )],
+        comes: &[
+            "nd-advertisement-with-another-card",
+            "nd-advertisement-with-another-option",
+        ],
+        to: Place::Bridge,
+    },
+    Guard {
+        what: "questions are for whom they are about",
+        out: &[(
+            "icmpv6 type nd-neighbor-solicit oifname . icmpv6 taddr @addresses6 accept",
+            "icmpv6 type nd-neighbor-solicit accept",
+        )],
+        comes: &["flooded-solicitation"],
+        to: Place::Victim,
+    },
+    Guard {
+        what: "IPv6 is for whom it is for",
+        out: &[(
+            "\t\toifname . ether daddr @seats oifname . ip6 daddr @addresses6 accept\n",
+            "\t\taccept\n",
+        )],
+        comes: &["flooded-unicast-6", "flooded-router-advertisement"],
+        to: Place::Victim,
+    },
+    Guard {
         what: "no guest reaches the host, nor does the host answer",
         out: &[
             ("\t\tiifname \"surplus0\" drop\n", ""),
             ("\t\toifname != \"surplus0\" accept\n", "\t\taccept\n"),
         ],
-        comes: &["ping-to-the-host"],
+        comes: &["ping-to-the-host", "ping-to-the-host-6"],
         to: Place::Sender,
     },
     Guard {
         what: "no guest reaches the site's networks",
         out: &[("\t\tiifname \"surplus0\" ip daddr @near drop\n", "")],
         comes: &["to-the-management-network", "to-a-metadata-service"],
+        to: Place::Outside,
+    },
+    Guard {
+        what: "no guest reaches what is not the world's in IPv6",
+        out: &[("\t\tiifname \"surplus0\" ip6 daddr @near6 drop\n", "")],
+        comes: &[
+            "to-a-private-network-6",
+            "to-a-sites-network-6",
+            "to-a-translated-address",
+            "to-a-relayed-address",
+            "to-a-tunnelled-address",
+        ],
+        to: Place::Outside,
+    },
+    Guard {
+        what: "no guest reaches the uplink's own network in IPv6",
+        out: &[(
+            "\t\tiifname \"surplus0\" rt ip6 nexthop != fe80::/10 drop\n",
+            "",
+        )],
+        comes: &["to-the-management-network-6"],
+        to: Place::Outside,
+    },
+    Guard {
+        what: "nothing goes out that no connection knows of",
+        out: &[("\t\tiifname \"surplus0\" ct state invalid drop\n", "")],
+        comes: &["unasked-answer", "unasked-answer-6"],
         to: Place::Outside,
     },
 ];
@@ -370,7 +663,7 @@ fn without_any_one_guard_something_comes_through() -> Result<()> {
 fn guests_hear_each_other_only_without_isolation_filter_and_flood_guard() -> Result<()> {
     surplus_tests::test("guests", |lab| {
         let image = Setup::of_the_image(lab)?;
-        let forward = "hook forward priority filter; policy drop;\n\t}\n}\n# Every seat";
+        let forward = "hook forward priority filter; policy drop;\n\t}";
         let open = image
             .clone()
             .with(forward, &forward.replace("drop", "accept"))?;
