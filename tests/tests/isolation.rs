@@ -14,7 +14,9 @@ use surplus_attack::{Attack, Cast, Kind};
 use surplus_seat::{BRIDGE, Seat};
 use surplus_tests::Lab;
 use surplus_tests::lab::run;
-use surplus_tests::network::guests::{GuestsNetwork, Setup, WORLD, WORLD6, outside6};
+use surplus_tests::network::guests::{
+    self, GuestsNetwork, Setup, WORLD, WORLD6, outside6, transaction,
+};
 use surplus_tests::network::{Station, ipv4};
 
 /// What the host might listen to, and who is there.
@@ -108,10 +110,11 @@ fn seat(number: u16) -> Seat {
     Seat::try_from(number).expect("a seat's number")
 }
 
-/// Who sends, who suffers, and who is not there.
+/// Who sends, who suffers, who is not there, and who comes and goes.
 const ME: u16 = 1;
 const VICTIM: u16 = 2;
 const EMPTY: u16 = 3;
+const NEWCOMER: u16 = 4;
 
 fn cast() -> Cast {
     Cast {
@@ -232,6 +235,43 @@ fn nothing_came_through(heard: &Heard) -> Result<()> {
 fn nothing_that_a_hostile_guest_sends_reaches_anybody() -> Result<()> {
     surplus_tests::test("isolation", |lab| {
         nothing_came_through(&attack(lab, &Setup::of_the_image(lab)?)?)
+    })
+}
+
+/// So often is the filter loaded, and does a neighbour come and go.
+const ROUNDS: u32 = 20;
+
+#[test]
+fn nothing_comes_through_while_the_filter_is_loaded_anew_and_neighbours_come_and_go() -> Result<()>
+{
+    surplus_tests::test("reload", |lab| {
+        let setup = Setup::of_the_image(lab)?;
+        let heard = attack_while(lab, &setup, |network| {
+            let (host, victim) = (network.host(), network.guest_in(seat(VICTIM))?);
+            for _ in 0..ROUNDS {
+                guests::attach(host, seat(NEWCOMER), true, (victim, "eth1"))?;
+                run(victim.tool("ip").args(["link", "set", "eth1", "up"]))?;
+                setup.load(host)?;
+                guests::detach(host, seat(NEWCOMER))?;
+            }
+            Ok(())
+        })?;
+        nothing_came_through(&heard)
+    })
+}
+
+#[test]
+fn a_filter_that_is_first_flushed_and_then_loaded_lets_something_through() -> Result<()> {
+    surplus_tests::test("flush", |lab| {
+        let setup = Setup::of_the_image(lab)?;
+        let heard = attack_while(lab, &setup, |network| {
+            transaction(network.host(), "flush", "flush ruleset\n")?;
+            setup.load(network.host())
+        })?;
+        let forged = names(Kind::Forged);
+        let came = !heard.at(Place::Bridge).is_disjoint(&forged);
+        ensure!(came, "nothing came through a gap: {heard:?}");
+        Ok(())
     })
 }
 
