@@ -289,6 +289,7 @@ fn trespasses(cast: &Cast) -> Vec<Attack> {
         ethernet::IPV6,
         &victim,
     );
+    let dhcp = udp(own, HOST6, (68, 67), "dhcp-over-ipv6");
     let ping = |name, target, kind| {
         let packet = message(own, target, kind, &[0, 7, 0, 1], name);
         Attack::trespass(name, frame(cast, &packet))
@@ -298,6 +299,7 @@ fn trespasses(cast: &Cast) -> Vec<Attack> {
         Attack::trespass(name, victim),
         trespass("to-a-guest-by-the-host-6", cast.victim.ipv6()),
         trespass("to-the-host-6", HOST6),
+        Attack::trespass("dhcp-over-ipv6", frame(cast, &dhcp)),
         trespass("to-the-hosts-cable-6", HOST_LINK_LOCAL),
         trespass("to-the-hosts-uplink-6", cast.uplink6),
         trespass("to-the-management-network-6", cast.management6),

@@ -318,6 +318,16 @@ const GUARDS: &[Guard] = &[
         to: Place::Sender,
     },
     Guard {
+        what: "the host is asked for addresses over IPv4 alone",
+        out: &[(
+            "iifname \"surplus0\" meta nfproto ipv4 udp",
+            "iifname \"surplus0\" udp",
+        )],
+        // The host says that nobody listens.
+        comes: &["dhcp-over-ipv6"],
+        to: Place::Sender,
+    },
+    Guard {
         what: "no guest reaches the site's networks",
         out: &[("\t\tiifname \"surplus0\" ip daddr @near drop\n", "")],
         comes: &["to-the-management-network", "to-a-metadata-service"],
