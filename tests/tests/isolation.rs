@@ -3,363 +3,145 @@
 //! the same with one guard after another out, and each time something comes
 //! through.
 
-use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, Command, Stdio};
+#[path = "isolation/guards.rs"]
+mod guards;
+#[path = "isolation/scene.rs"]
+mod scene;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use surplus_attack::{Attack, Cast, Kind};
-use surplus_seat::{BRIDGE, Seat};
+use surplus_attack::Kind;
 use surplus_tests::Lab;
 use surplus_tests::lab::run;
-use surplus_tests::network::guests::{GuestsNetwork, Setup};
-use surplus_tests::network::{Station, ipv4};
+use surplus_tests::network::guests::{
+    GuestsNetwork, Setup, WORLD, WORLD6, attach, detach, transaction,
+};
 
-/// What the host might listen to, and who is there.
-const PORT: &str = "4242";
-const AT_PORT: &str = "127.0.0.1:4242";
+use crate::scene::{
+    AT_PORT, Ear, Heard, ME, NEWCOMER, Names, PORT, Place, VICTIM, attack, attack_while, cast,
+    names, program, seat,
+};
 
-type Names = BTreeSet<String>;
-
-/// Where a frame was heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// By the tenant beside it.
-    Victim,
-    /// On the guests' bridge, by the host's own side of it.
-    Bridge,
-    /// By a program on the host.
-    Host,
-    /// Behind the host, on the site's network.
-    Outside,
-    /// By its sender, from the host.
-    Sender,
-}
-
-/// What was heard where.
-#[derive(Debug)]
-struct Heard(Vec<(Place, Names)>);
-
-impl Heard {
-    fn at(&self, place: Place) -> &Names {
-        let found = self.0.iter().find(|(at, _)| *at == place);
-        &found.expect("every place has ears").1
+/// What a guest may do has come where it should, and nothing else anywhere.
+fn nothing_came_through(heard: &Heard) -> Result<()> {
+    for place in [Place::Victim, Place::Host, Place::Sender] {
+        let names = heard.at(place);
+        ensure!(names.is_empty(), "{place:?} heard {names:?}");
     }
-}
-
-/// Somebody who listens, in a namespace.
-struct Ear<'a> {
-    station: &'a Station<'a>,
-    place: Place,
-    process: Child,
-    output: BufReader<std::process::ChildStdout>,
-    /// What tells it that it has heard everything.
-    last: Command,
-}
-
-fn program(lab: &Lab, words: &[&str]) -> Result<Command> {
-    let mut program = lab.program("surplus-attack")?;
-    program.args(words);
-    Ok(program)
-}
-
-impl<'a> Ear<'a> {
-    fn open(station: &'a Station<'a>, place: Place, hear: &[&str], last: &[&str]) -> Result<Self> {
-        let lab = station.lab();
-        let words: Vec<_> = ["hear"].iter().chain(hear).copied().collect();
-        let mut process = station
-            .enter(&program(lab, &words)?)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("could not start an ear")?;
-        let output = process.stdout.take().context("an ear without a mouth")?;
-        let mut output = BufReader::new(output);
-        let mut line = String::new();
-        output.read_line(&mut line)?;
-        ensure!(line.trim() == "listening", "at {place:?}: {line:?}");
-        let last = program(lab, last)?;
-        Ok(Self {
-            station,
-            place,
-            process,
-            output,
-            last,
-        })
+    let forged: Names = names(Kind::Forged);
+    let came: Vec<_> = heard.at(Place::Bridge).intersection(&forged).collect();
+    ensure!(came.is_empty(), "forged, and on the bridge: {came:?}");
+    // What a guest may do works: or else silence would prove nothing.
+    let world = ["to-the-world", "to-the-world-6", "to-the-sites-name-server"];
+    let outside = Names::from(world.map(str::to_owned));
+    ensure!(
+        *heard.at(Place::Outside) == outside,
+        "outside: {:?}",
+        heard.at(Place::Outside)
+    );
+    for allowed in names(Kind::Allowed) {
+        ensure!(
+            heard.at(Place::Bridge).contains(&allowed),
+            "{allowed} did not pass"
+        );
     }
-
-    fn interface(station: &'a Station<'a>, place: Place, interface: &str) -> Result<Self> {
-        Self::open(station, place, &["frames", interface], &["last", interface])
-    }
-
-    /// Everything that it heard.
-    fn close(mut self) -> Result<(Place, Names)> {
-        run(&mut self.station.enter(&self.last))?;
-        let mut said = String::new();
-        self.output.read_to_string(&mut said)?;
-        let status = self.process.wait()?;
-        ensure!(status.success(), "the ear at {:?}: {status}", self.place);
-        Ok((self.place, said.lines().map(str::to_owned).collect()))
-    }
-}
-
-fn seat(number: u16) -> Seat {
-    Seat::try_from(number).expect("a seat's number")
-}
-
-/// Who sends, who suffers, and who is not there.
-const ME: u16 = 1;
-const VICTIM: u16 = 2;
-const EMPTY: u16 = 3;
-
-fn cast() -> Cast {
-    Cast {
-        me: seat(ME),
-        victim: seat(VICTIM),
-        // As set below.
-        host: [0x02, 0, 0, 0, 0, 0x01],
-        uplink: ipv4(1),
-        management: ipv4(2),
-    }
-}
-
-/// Sends everything, from the guest and from the host, and says what was heard.
-fn attack(lab: &Lab, setup: &Setup) -> Result<Heard> {
-    let cast = cast();
-    let network = GuestsNetwork::new(lab, setup, &[cast.me, cast.victim])?;
-    let (host, me) = (network.host(), network.guest_in(cast.me)?);
-    let mac = cast.host.map(|byte| format!("{byte:02x}")).join(":");
-    let mut ip = host.tool("ip");
-    run(ip.args(["link", "set", BRIDGE, "address", &mac]))?;
-
-    let from_host = ["frames", "eth0", "--from", &mac];
-    let ears = [
-        Ear::interface(network.guest_in(cast.victim)?, Place::Victim, "eth0")?,
-        Ear::interface(host, Place::Bridge, BRIDGE)?,
-        Ear::interface(network.outside(), Place::Outside, "eth0")?,
-        Ear::open(host, Place::Host, &["port", PORT], &["tell", AT_PORT])?,
-        Ear::open(me, Place::Sender, &from_host, &["last", "eth0"])?,
-    ];
-    let (me_seat, victim, empty) = (ME.to_string(), VICTIM.to_string(), EMPTY.to_string());
-    let (uplink, management) = (cast.uplink.to_string(), cast.management.to_string());
-    let common = [
-        "send",
-        "--me",
-        &me_seat,
-        "--victim",
-        &victim,
-        "--host",
-        &mac,
-        "--uplink",
-        &uplink,
-        "--management",
-        &management,
-    ];
-    let mut send = program(lab, &common)?;
-    run(&mut me.enter(send.args(["--interface", "eth0"])))?;
-    let mut flood = program(lab, &common)?;
-    flood.args(["--interface", BRIDGE, "--flood", &empty]);
-    run(&mut host.enter(&flood))?;
-    let heard = ears.into_iter().map(|ear| {
-        let (place, mut names) = ear.close()?;
-        // Its own, in the host's name.
-        names.retain(|name| place != Place::Sender || name != "mac-of-the-host");
-        Ok((place, names))
-    });
-    Ok(Heard(heard.collect::<Result<_>>()?))
-}
-
-/// The names of the attacks of a kind.
-fn names(kind: Kind) -> Names {
-    let of_kind = |attack: &Attack| attack.kind == kind;
-    let all = surplus_attack::all(&cast()).into_iter().filter(of_kind);
-    all.map(|attack| attack.name.to_owned()).collect()
+    Ok(())
 }
 
 #[test]
 fn nothing_that_a_hostile_guest_sends_reaches_anybody() -> Result<()> {
     surplus_tests::test("isolation", |lab| {
-        let heard = attack(lab, &Setup::of_the_image(lab)?)?;
-        let none = Names::new();
-        for place in [Place::Victim, Place::Host, Place::Sender] {
-            ensure!(
-                *heard.at(place) == none,
-                "{place:?} heard {:?}",
-                heard.at(place)
-            );
-        }
-        let forged: Names = names(Kind::Forged);
-        let came: Vec<_> = heard.at(Place::Bridge).intersection(&forged).collect();
-        ensure!(came.is_empty(), "forged, and on the bridge: {came:?}");
-        // What a guest may do works: or else silence would prove nothing.
-        let outside = Names::from(["to-the-world".into(), "to-the-sites-name-server".into()]);
-        ensure!(
-            *heard.at(Place::Outside) == outside,
-            "outside: {:?}",
-            heard.at(Place::Outside)
-        );
-        for allowed in names(Kind::Allowed) {
-            ensure!(
-                heard.at(Place::Bridge).contains(&allowed),
-                "{allowed} did not pass"
-            );
+        nothing_came_through(&attack(lab, &Setup::of_the_image(lab)?)?)
+    })
+}
+
+/// So often is the filter loaded, and does a neighbour come and go.
+const ROUNDS: u32 = 20;
+
+#[test]
+fn nothing_comes_through_while_the_filter_is_loaded_anew_and_neighbours_come_and_go() -> Result<()>
+{
+    surplus_tests::test("reload", |lab| {
+        let setup = Setup::of_the_image(lab)?;
+        let heard = attack_while(lab, &setup, |network| {
+            let (host, victim) = (network.host(), network.guest_in(seat(VICTIM))?);
+            for _ in 0..ROUNDS {
+                attach(host, seat(NEWCOMER), true, (victim, "eth1"))?;
+                run(victim.tool("ip").args(["link", "set", "eth1", "up"]))?;
+                setup.load(host)?;
+                detach(host, seat(NEWCOMER))?;
+            }
+            Ok(())
+        })?;
+        nothing_came_through(&heard)
+    })
+}
+
+#[test]
+fn a_filter_that_is_first_flushed_and_then_loaded_lets_something_through() -> Result<()> {
+    surplus_tests::test("flush", |lab| {
+        let setup = Setup::of_the_image(lab)?;
+        let heard = attack_while(lab, &setup, |network| {
+            transaction(network.host(), "flush", "flush ruleset\n")?;
+            setup.load(network.host())
+        })?;
+        let forged = names(Kind::Forged);
+        let came = !heard.at(Place::Bridge).is_disjoint(&forged);
+        ensure!(came, "nothing came through a gap: {heard:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_guest_reaches_the_world_over_both_protocols() -> Result<()> {
+    surplus_tests::test("world", |lab| {
+        let network = GuestsNetwork::new(lab, &Setup::of_the_image(lab)?, &[seat(ME)])?;
+        for world in [WORLD.into(), WORLD6.into()] {
+            let rate = network.throughput(seat(ME), world, Duration::from_millis(100))?;
+            ensure!(rate > 0.0, "nothing came to {world}");
         }
         Ok(())
     })
 }
 
-/// A guard, what of the filter is to be replaced by what to take it out, and what
-/// then comes where.
-struct Guard {
-    what: &'static str,
-    out: &'static [(&'static str, &'static str)],
-    comes: &'static [&'static str],
-    to: Place,
+/// Who stands on the site's network and takes the host for a router.
+fn told_by_a_neighbour_of_the_host(lab: &Lab, setup: &Setup) -> Result<Heard> {
+    let cast = cast();
+    let network = GuestsNetwork::new(lab, setup, &[cast.me])?;
+    let (outside, me) = (network.outside(), network.guest_in(cast.me)?);
+    let ears = [Ear::open(
+        me,
+        Place::Victim,
+        &["port", PORT],
+        &["tell", AT_PORT],
+    )?];
+    for (guest, host, name) in [
+        (cast.me.ipv4().into(), cast.uplink.into(), "by-ipv4"),
+        (cast.me.ipv6().into(), cast.uplink6.into(), "by-ipv6"),
+    ] {
+        let (guest, host): (IpAddr, IpAddr) = (guest, host);
+        let mut ip = outside.tool("ip");
+        run(ip.args(["route", "add", &guest.to_string(), "via", &host.to_string()]))?;
+        let to = SocketAddr::new(guest, PORT.parse()?).to_string();
+        run(&mut outside.enter(&program(lab, &["tell", &to, name])?))?;
+    }
+    let heard = ears.into_iter().map(Ear::close).collect::<Result<_>>()?;
+    Ok(Heard(heard))
 }
 
-const GUARDS: &[Guard] = &[
-    Guard {
-        what: "the sender's MAC address",
-        out: &[("\t\tiifname . ether saddr != @seats drop\n", "")],
-        comes: &["mac-of-another-guest", "mac-of-nobody"],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "ARP and IPv4 alone, untagged",
-        out: &[("goto speak_ip }\n\t\tdrop\n", "goto speak_ip }\n")],
-        comes: &[
-            "vlan",
-            "vlan-in-vlan",
-            "stp",
-            "pvst",
-            "router-advertisement",
-            "dhcpv6-answer",
-            "ipv6-to-the-host",
-            "no-such-protocol",
-        ],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "ARP for Ethernet",
-        out: &[("\t\tarp htype != 1 drop\n", "")],
-        comes: &["arp-of-another-hardware"],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "ARP for IPv4",
-        out: &[("\t\tarp ptype != ip drop\n", "")],
-        comes: &["arp-of-another-protocol"],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "ARP's questions and answers alone",
-        out: &[("\t\tarp operation != { request, reply } drop\n", "")],
-        comes: &["arp-reverse-request", "arp-inverse-request"],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "ARP with the sender's MAC address",
-        out: &[("\t\tiifname . arp saddr ether != @seats drop\n", "")],
-        comes: &["arp-reply-with-another-mac"],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "ARP with the sender's IPv4 address",
-        out: &[(
-            "\t\tiifname . arp saddr ip @addresses accept\n",
-            "\t\taccept\n",
-        )],
-        comes: &[
-            "arp-reply-as-another-guest",
-            "arp-announcement-as-another-guest",
-        ],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "ARP's question for the own address alone",
-        out: &[(
-            " arp operation request iifname . arp daddr ip @addresses accept",
-            " accept",
-        )],
-        comes: &["arp-probe-for-another-guest", "arp-reply-as-nobody"],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "the sender's IPv4 address",
-        out: &[("\t\tiifname . ip saddr @addresses accept\n", "\t\taccept\n")],
-        comes: &[
-            "ipv4-of-another-guest",
-            "fragment-of-another-guest",
-            "dhcp-offer-as-the-host",
-        ],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "DHCP for the own address alone",
-        out: &[(
-            "\t\tudp dport 67 iifname . @th,288,48 != @clients drop\n",
-            "",
-        )],
-        comes: &[
-            "dhcp-request-as-another-guest",
-            "dhcp-renewal-as-another-guest",
-        ],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "what is for the host comes whole",
-        out: &[(
-            " ip frag-off & 0x3fff != 0 drop",
-            " ip frag-off & 0x3fff == 0x3fff drop",
-        )],
-        comes: &["pieces"],
-        to: Place::Bridge,
-    },
-    Guard {
-        what: "what the bridge floods is for whom it is for",
-        out: &[("\t\toifname \"sg*\" goto hear\n", "")],
-        comes: &[
-            "flooded-unicast",
-            "flooded-arp-request",
-            "flooded-router-advertisement",
-        ],
-        to: Place::Victim,
-    },
-    Guard {
-        what: "no guest reaches the host, nor does the host answer",
-        out: &[
-            ("\t\tiifname \"surplus0\" drop\n", ""),
-            ("\t\toifname != \"surplus0\" accept\n", "\t\taccept\n"),
-        ],
-        comes: &["ping-to-the-host"],
-        to: Place::Sender,
-    },
-    Guard {
-        what: "no guest reaches the site's networks",
-        out: &[("\t\tiifname \"surplus0\" ip daddr @near drop\n", "")],
-        comes: &["to-the-management-network", "to-a-metadata-service"],
-        to: Place::Outside,
-    },
-];
-
 #[test]
-fn without_any_one_guard_something_comes_through() -> Result<()> {
-    surplus_tests::test("guards", |lab| {
-        for guard in GUARDS {
-            let mut setup = Setup::of_the_image(lab)?;
-            for (old, new) in guard.out {
-                setup = setup.with(old, new)?;
-            }
-            let heard = attack(lab, &setup)?;
-            for name in guard.comes {
-                let came = heard.at(guard.to).contains(*name);
-                ensure!(
-                    came,
-                    "without {}, {name} comes to {:?} no more than with it: {heard:?}",
-                    guard.what,
-                    guard.to
-                );
-            }
-        }
+fn a_neighbour_of_the_host_reaches_no_guest_by_its_own_address() -> Result<()> {
+    surplus_tests::test("neighbour", |lab| {
+        let image = Setup::of_the_image(lab)?;
+        let heard = told_by_a_neighbour_of_the_host(lab, &image)?;
+        ensure!(heard.at(Place::Victim).is_empty(), "{heard:?}");
+        let guard = "hook forward priority filter; policy drop;\n\t\tct";
+        let open = image.with(guard, &guard.replace("drop", "accept"))?;
+        let heard = told_by_a_neighbour_of_the_host(lab, &open)?;
+        let both = Names::from(["by-ipv4".into(), "by-ipv6".into()]);
+        ensure!(*heard.at(Place::Victim) == both, "{heard:?}");
         Ok(())
     })
 }
@@ -370,7 +152,7 @@ fn without_any_one_guard_something_comes_through() -> Result<()> {
 fn guests_hear_each_other_only_without_isolation_filter_and_flood_guard() -> Result<()> {
     surplus_tests::test("guests", |lab| {
         let image = Setup::of_the_image(lab)?;
-        let forward = "hook forward priority filter; policy drop;\n\t}\n}\n# Every seat";
+        let forward = "hook forward priority filter; policy drop;\n\t}";
         let open = image
             .clone()
             .with(forward, &forward.replace("drop", "accept"))?;

@@ -114,6 +114,8 @@ fn a_lease_runs_from_rent_to_bill_through_a_killed_agent_and_a_pulled_cable() ->
                 &format!("guest: ssh-key: {key}"),
                 &instance,
                 "guest: address=",
+                // It knows the host by IPv6, under the seed's address and its card.
+                "guest: address6=fdc9:50a5:3ed9::1:1/64 gateway6=fdc9:50a5:3ed9::1 at ",
             ],
         )?;
 

@@ -135,7 +135,7 @@ impl LocalWorkshop {
         let disk = self.qemu_img.overlay(&base, &disk, disk_bytes).await?;
         // No other guest's QEMU may read it; libvirt gives it to this one's.
         keep_private(&disk.path).map_err(|source| write(&disk.path, source))?;
-        let volume = seed::volume(placement, guest).map_err(|source| PrepareError::Make {
+        let volume = seed::volume(placement, seat, guest).map_err(|source| PrepareError::Make {
             what: "NoCloud seed",
             source,
         })?;

@@ -3,15 +3,18 @@
 //!
 //! The buyer's user data is handed on as it is; without it a `#cloud-config` is
 //! made that installs the buyer's SSH keys. With both, the keys also stand in
-//! the meta data. There is never a password. The network is left to DHCP.
+//! the meta data. There is never a password. IPv4 is left to DHCP; the IPv6 address
+//! of the guest's seat is told here, for nothing on its network tells it.
 //!
-//! Source: cloud-init's reference, data source NoCloud.
+//! Source: cloud-init's reference, data source NoCloud and networking
+//! configuration, version 1, which the most images understand.
 
 use std::fmt::Write as _;
 use std::io::{self, Cursor, Write as _};
 
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use surplus_protocol::lease::GuestSpec;
+use surplus_seat::{HOST6, PREFIX6, Seat};
 
 use super::placement::Placement;
 
@@ -23,10 +26,11 @@ const MIN_BYTES: usize = 1 << 20;
 /// # Errors
 ///
 /// When the contents cannot be written into the volume, which would be a bug.
-pub fn volume(placement: Placement, guest: &GuestSpec) -> io::Result<Vec<u8>> {
+pub fn volume(placement: Placement, seat: Seat, guest: &GuestSpec) -> io::Result<Vec<u8>> {
     let files = [
         ("meta-data", meta_data(placement, guest)),
         ("user-data", user_data(guest)),
+        ("network-config", network_config(seat)),
     ];
     let content: usize = files.iter().map(|(_, text)| text.len()).sum();
     // Twice the contents leaves room for the allocation table and slack.
@@ -73,6 +77,24 @@ fn user_data(guest: &GuestSpec) -> String {
     text
 }
 
+fn network_config(seat: Seat) -> String {
+    format!(
+        "version: 1\n\
+         config:\n\
+         \x20 - type: physical\n\
+         \x20   name: eth0\n\
+         \x20   mac_address: \"{}\"\n\
+         \x20   accept-ra: false\n\
+         \x20   subnets:\n\
+         \x20     - type: dhcp4\n\
+         \x20     - type: static6\n\
+         \x20       address: \"{}/{PREFIX6}\"\n\
+         \x20       gateway: \"{HOST6}\"\n",
+        seat.mac(),
+        seat.ipv6()
+    )
+}
+
 fn push_list(text: &mut String, items: &[String]) {
     for item in items {
         let _ = writeln!(text, "  - {}", quoted(item.trim()));
@@ -112,7 +134,8 @@ mod tests {
     fn the_buyers_keys_arrive_and_no_password_does() {
         let mut ticket = test_ticket(1, 2);
         ticket.guest.ssh_keys = vec!["ssh-ed25519 AAAA alice: \"work\"\n".into()];
-        let image = volume(Placement::of(&ticket), &ticket.guest).unwrap();
+        let seat = Seat::try_from(17).unwrap();
+        let image = volume(Placement::of(&ticket), seat, &ticket.guest).unwrap();
         insta::assert_snapshot!(read(&image, "meta-data"), @r#"
         instance-id: "00000000-0000-0000-0000-000000000001.2"
         local-hostname: "guest-1"
@@ -124,19 +147,33 @@ mod tests {
         ssh_authorized_keys:
           - "ssh-ed25519 AAAA alice: \"work\""
         "#);
+        insta::assert_snapshot!(read(&image, "network-config"), @r#"
+        version: 1
+        config:
+          - type: physical
+            name: eth0
+            mac_address: "02:53:55:52:00:11"
+            accept-ra: false
+            subnets:
+              - type: dhcp4
+              - type: static6
+                address: "fdc9:50a5:3ed9::1:11/64"
+                gateway: "fdc9:50a5:3ed9::1"
+        "#);
         assert!(!String::from_utf8_lossy(&image).contains("passw"));
         assert_eq!(
             image,
-            volume(Placement::of(&ticket), &ticket.guest).unwrap()
+            volume(Placement::of(&ticket), seat, &ticket.guest).unwrap()
         );
     }
 
     #[test]
     fn user_data_is_handed_on_as_it_is_however_long() {
         let mut ticket = test_ticket(1, 1);
+        let seat = Seat::try_from(17).unwrap();
         let given = "#!/bin/sh\necho hello\r\n".repeat(100_000);
         ticket.guest.user_data = Some(given.clone());
-        let image = volume(Placement::of(&ticket), &ticket.guest).unwrap();
+        let image = volume(Placement::of(&ticket), seat, &ticket.guest).unwrap();
         assert_eq!(read(&image, "user-data"), given);
     }
 }

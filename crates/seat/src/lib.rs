@@ -1,13 +1,13 @@
 //! A guest's place on its host: a number, and every name that follows from it.
 //!
-//! Interface, MAC address, IPv4 address and user of a guest are functions of its
+//! Interface, MAC address, IP addresses and user of a guest are functions of its
 //! seat alone. So the packet filter and the DHCP server know all of them before
 //! the first guest is there: both are written when the image is built, nothing
 //! is learned or changed while guests come and go, and an agent that is dead or
 //! starts anew changes nothing about who may send what.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,13 @@ pub const BRIDGE: &str = "surplus0";
 /// The host's own address on it, and the length of the network's prefix.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 121, 0, 1);
 pub const PREFIX: u8 = 16;
+
+/// The same of IPv6: a network of unique local addresses (RFC 4193), drawn once.
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0xfdc9, 0x50a5, 0x3ed9, 0, 0, 0, 0, 1);
+pub const PREFIX6: u8 = 64;
+
+/// What the host has on the bridge's cable alone: it asks for guests from there.
+pub const HOST_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// The first of the host's ports that are handed on, and how many are a seat's.
 const FIRST_PORT: u16 = 16_384;
@@ -80,6 +87,21 @@ impl Seat {
     pub fn ipv4(self) -> Ipv4Addr {
         let [high, low] = self.0.to_be_bytes();
         Ipv4Addr::new(10, 121, 1 + high, low)
+    }
+
+    /// See [`ipv4`](Self::ipv4).
+    pub fn ipv6(self) -> Ipv6Addr {
+        let [a, b, c, ..] = HOST6.segments();
+        Ipv6Addr::new(a, b, c, 0, 0, 0, 1, self.0)
+    }
+
+    /// What its card gives itself (RFC 4291, appendix A), where the guest's system
+    /// does not make up another.
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.mac_bytes();
+        let pair = |high, low| u16::from_be_bytes([high, low]);
+        let card = [pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f)];
+        Ipv6Addr::new(0xfe80, 0, 0, 0, card[0], card[1], card[2], card[3])
     }
 
     /// The host's ports that may be the guest's: as many as any guest may have.
@@ -141,6 +163,8 @@ mod tests {
         assert_eq!(all(Seat::interface), count);
         assert_eq!(all(Seat::mac), count);
         assert_eq!(all(|seat| seat.ipv4().to_string()), count);
+        assert_eq!(all(|seat| seat.ipv6().to_string()), count);
+        assert_eq!(all(|seat| seat.link_local().to_string()), count);
         assert_eq!(all(|seat| seat.uid().to_string()), count);
         let ports: BTreeSet<_> = Seat::all().flat_map(Seat::host_ports).collect();
         assert_eq!(ports.len(), count * usize::from(PORTS));
@@ -151,6 +175,10 @@ mod tests {
         let network = |address: Ipv4Addr| u32::from(address) >> (32 - u32::from(PREFIX));
         assert!(Seat::all().all(|seat| network(seat.ipv4()) == network(HOST)));
         assert!(Seat::all().all(|seat| seat.ipv4() != HOST));
+        let network = |address: Ipv6Addr| u128::from(address) >> (128 - u32::from(PREFIX6));
+        assert!(Seat::all().all(|seat| network(seat.ipv6()) == network(HOST6)));
+        assert!(Seat::all().all(|seat| seat.ipv6() != HOST6));
+        assert!(Seat::all().all(|seat| seat.link_local() != HOST_LINK_LOCAL));
     }
 
     #[test]

@@ -4,11 +4,16 @@ use crate::Seat;
 
 /// Elements of the sets of the table that guards the guests' ports, for nft(8):
 /// `seats` (interface and MAC address), `addresses` (interface and IPv4 address),
-/// `clients` (interface and MAC address, as a number).
+/// `addresses6` (interface and both IPv6 addresses), `cards` (interface and MAC
+/// address, as a number).
 pub fn packet_filter() -> String {
     let seats = Seat::all().map(|seat| format!("{} . {}", seat.interface(), seat.mac()));
     let addresses = Seat::all().map(|seat| format!("{} . {}", seat.interface(), seat.ipv4()));
-    let clients = Seat::all().map(|seat| {
+    let addresses6 = Seat::all().flat_map(|seat| {
+        let both = [seat.ipv6(), seat.link_local()];
+        both.map(|address| format!("{} . {address}", seat.interface()))
+    });
+    let cards = Seat::all().map(|seat| {
         let mac = seat.mac().replace(':', "");
         format!("{} . 0x{mac}", seat.interface())
     });
@@ -16,7 +21,8 @@ pub fn packet_filter() -> String {
     for (set, elements) in [
         ("seats", seats.collect::<Vec<_>>()),
         ("addresses", addresses.collect()),
-        ("clients", clients.collect()),
+        ("addresses6", addresses6.collect()),
+        ("cards", cards.collect()),
     ] {
         let elements = elements.join(",\n\t");
         text.push_str(&format!(
@@ -50,6 +56,8 @@ mod tests {
         for told in [
             "sg1 . 02:53:55:52:00:01,",
             "sg250 . 10.121.1.250\n",
+            "sg250 . fdc9:50a5:3ed9::1:fa,",
+            "sg250 . fe80::53:55ff:fe52:fa\n",
             "sg2 . 0x025355520002,",
         ] {
             assert!(filter.contains(told), "{told}");

@@ -17,6 +17,15 @@ pub(crate) fn ethernet(to: Mac, from: Mac, kind: u16, payload: &[u8]) -> Vec<u8>
     tagged(to, from, &[], kind, payload)
 }
 
+/// The same with bytes behind the packet, which who takes it up cuts off.
+pub(crate) fn ethernet_then(
+    (to, from, kind): (Mac, Mac, u16),
+    packet: &[u8],
+    trailer: &[u8],
+) -> Vec<u8> {
+    ethernet(to, from, kind, &[packet, trailer].concat())
+}
+
 /// The same with tags, the outer one first: protocol and the tag itself.
 pub(crate) fn tagged(
     to: Mac,

@@ -15,7 +15,8 @@ const ICMP: u8 = 1;
 /// More fragments follow.
 const MORE: u16 = 0x2000;
 
-fn sum(bytes: &[u8]) -> u16 {
+/// The checksum of IP and of what it carries (RFC 1071).
+pub(crate) fn sum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| match pair {
         [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
         [high] => u32::from(*high) << 8,
@@ -67,7 +68,7 @@ fn header(source: Ipv4Addr, target: Ipv4Addr, protocol: u8) -> Header {
 }
 
 /// Without a checksum, which UDP over IPv4 may leave out.
-fn datagram((from, to): (u16, u16), payload: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram((from, to): (u16, u16), payload: &[u8]) -> Vec<u8> {
     let mut datagram = Vec::new();
     datagram.extend(from.to_be_bytes());
     datagram.extend(to.to_be_bytes());
@@ -84,9 +85,9 @@ pub(crate) fn udp(source: Ipv4Addr, target: Ipv4Addr, ports: (u16, u16), name: &
     header(source, target, UDP).packet(&payload)
 }
 
-/// An echo request, whose answer says the same.
-fn ping(source: Ipv4Addr, target: Ipv4Addr, name: &str) -> Vec<u8> {
-    let mut message = vec![8, 0, 0, 0, 0, 7, 0, 1];
+/// An echo request (8), whose answer (0) says the same.
+fn ping(source: Ipv4Addr, target: Ipv4Addr, kind: u8, name: &str) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 7, 0, 1];
     message.extend(mark::of(name));
     let sum = sum(&message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -210,7 +211,12 @@ fn trespasses(cast: &Cast) -> Vec<Attack> {
         to("to-a-carriers-network", Ipv4Addr::new(100, 64, 0, 1)),
         Attack::trespass(
             "ping-to-the-host",
-            to_host(cast, &ping(me, HOST, "ping-to-the-host")),
+            to_host(cast, &ping(me, HOST, 8, "ping-to-the-host")),
+        ),
+        // To who never asked: nothing that its connections know of.
+        Attack::trespass(
+            "unasked-answer",
+            to_host(cast, &ping(me, OUTSIDE, 0, "unasked-answer")),
         ),
         Attack::trespass("source-routed", to_host(cast, &routed)),
         Attack::trespass(tiny_name, to_host(cast, &tiny)),

@@ -13,9 +13,9 @@ mod ipv6;
 pub mod mark;
 pub mod packet;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use surplus_seat::{HOST, Seat};
+use surplus_seat::{HOST, HOST6, Seat};
 
 use self::ethernet::{BROADCAST, Mac, ethernet, tagged};
 
@@ -31,6 +31,8 @@ pub struct Cast {
     /// What the host has on the site's network, and a neighbour of it there.
     pub uplink: Ipv4Addr,
     pub management: Ipv4Addr,
+    pub uplink6: Ipv6Addr,
+    pub management6: Ipv6Addr,
 }
 
 /// Whose promise an attack tries.
@@ -87,11 +89,18 @@ pub fn flooded(cast: &Cast, empty: Seat) -> Vec<Attack> {
     let packet = |name| ipv4::udp(HOST, empty.ipv4(), (9, 9), name);
     let frame = |name| ethernet(to, cast.host, ethernet::IPV4, &packet(name));
     let who_has = arp::request((cast.host, HOST), empty.ipv4(), "flooded-arp-request");
-    let solicit = ipv6::router_advertisement(cast.host, "flooded-router-advertisement");
+    let router = ipv6::router_advertisement(cast.host, "flooded-router-advertisement");
+    let name = "flooded-solicitation";
+    let solicitation = ipv6::solicitation(cast.host, empty.ipv6(), name);
+    let name6 = "flooded-unicast-6";
+    let packet6 = ipv6::udp(HOST6, empty.ipv6(), (9, 9), name6).bytes();
+    let unicast6 = ethernet(to, cast.host, ethernet::IPV6, &packet6);
     vec![
         Attack::forged("flooded-unicast", frame("flooded-unicast")),
         Attack::forged("flooded-arp-request", who_has),
-        Attack::forged("flooded-router-advertisement", solicit),
+        Attack::forged("flooded-router-advertisement", router),
+        Attack::forged(name, solicitation),
+        Attack::forged(name6, unicast6),
     ]
 }
 
@@ -156,6 +165,8 @@ mod tests {
             host: [2, 0, 0, 0, 0, 1],
             uplink: Ipv4Addr::new(10, 77, 0, 1),
             management: Ipv4Addr::new(10, 77, 0, 2),
+            uplink6: Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 1),
+            management6: Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 2),
         }
     }
 

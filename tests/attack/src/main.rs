@@ -2,8 +2,10 @@
 //! tries what somebody would who broke out of one.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
@@ -30,10 +32,15 @@ enum Arguments {
     Escape(Escape),
     /// Sends a name to a UDP port
     Tell {
-        to: SocketAddrV4,
+        to: SocketAddr,
         #[arg(default_value = LAST)]
         name: String,
     },
+    /// Sends as much as it can over TCP, for so many seconds
+    Pour { to: SocketAddr, seconds: f64 },
+    /// Takes what one connection to a TCP port brings; prints the bytes of it and
+    /// the seconds that it took
+    Drain { port: u16 },
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +58,13 @@ struct Send {
     uplink: Ipv4Addr,
     #[arg(long)]
     management: Ipv4Addr,
+    #[arg(long)]
+    uplink6: Ipv6Addr,
+    #[arg(long)]
+    management6: Ipv6Addr,
+    /// Over and over, until the standard input ends
+    #[arg(long)]
+    again: bool,
     /// What the host might flood for this empty seat, instead of attacks
     #[arg(long, value_parser = seat)]
     flood: Option<Seat>,
@@ -58,9 +72,9 @@ struct Send {
 
 #[derive(Debug, Subcommand)]
 enum Hear {
-    /// Raw frames
+    /// Raw frames, of every interface if none is named
     Frames {
-        interface: String,
+        interface: Option<String>,
         /// Only those that this MAC address sent
         #[arg(long, value_parser = mac)]
         from: Option<[u8; 6]>,
@@ -126,7 +140,10 @@ fn main() -> Result<()> {
     match Arguments::parse() {
         Arguments::Send(arguments) => send(&arguments),
         Arguments::Hear(Hear::Frames { interface, from }) => {
-            let wire = Wire::tap(&interface)?;
+            let wire = match interface {
+                Some(interface) => Wire::tap(&interface)?,
+                None => Wire::tap_all()?,
+            };
             println!("listening");
             hear(|| {
                 let frame = wire.receive()?;
@@ -136,7 +153,8 @@ fn main() -> Result<()> {
             })
         }
         Arguments::Hear(Hear::Port { port }) => {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
+            // Which hears IPv4 as well.
+            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))
                 .with_context(|| format!("could not listen to UDP port {port}"))?;
             println!("listening");
             hear(|| {
@@ -161,10 +179,15 @@ fn main() -> Result<()> {
             Ok(())
         }
         Arguments::Tell { to, name } => {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-            socket.send_to(&mark::of(&name), to)?;
+            let any: SocketAddr = match to {
+                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+            };
+            UdpSocket::bind(any)?.send_to(&mark::of(&name), to)?;
             Ok(())
         }
+        Arguments::Pour { to, seconds } => pour(to, Duration::from_secs_f64(seconds)),
+        Arguments::Drain { port } => drain(port),
     }
 }
 
@@ -204,6 +227,8 @@ fn send(arguments: &Send) -> Result<()> {
         host: arguments.host,
         uplink: arguments.uplink,
         management: arguments.management,
+        uplink6: arguments.uplink6,
+        management6: arguments.management6,
     };
     let attacks = match arguments.flood {
         Some(empty) => flooded(&cast, empty),
@@ -213,10 +238,51 @@ fn send(arguments: &Send) -> Result<()> {
         bail!("there is nothing to send");
     }
     let wire = Wire::tap(&arguments.interface)?;
-    for attack in attacks {
-        wire.send(&attack.frame)
-            .with_context(|| format!("could not send {}", attack.name))?;
+    let round = || {
+        attacks.iter().try_for_each(|attack| {
+            let sent = wire.send(&attack.frame);
+            sent.with_context(|| format!("could not send {}", attack.name))
+        })
+    };
+    round()?;
+    if arguments.again {
+        let told =
+            std::thread::spawn(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        while !told.is_finished() {
+            round()?;
+        }
     }
+    Ok(())
+}
+
+/// Bytes that are written, or read, at once.
+const AT_ONCE: usize = 1 << 18;
+
+fn pour(to: SocketAddr, span: Duration) -> Result<()> {
+    let mut stream =
+        TcpStream::connect(to).with_context(|| format!("could not connect to {to}"))?;
+    let bytes = vec![0; AT_ONCE];
+    let end = Instant::now() + span;
+    while Instant::now() < end {
+        stream.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+fn drain(port: u16) -> Result<()> {
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .with_context(|| format!("could not listen to TCP port {port}"))?;
+    println!("listening");
+    let (mut stream, _) = listener.accept()?;
+    let begun = Instant::now();
+    let (mut bytes, mut buffer) = (0, vec![0; AT_ONCE]);
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            more => bytes += more,
+        }
+    }
+    println!("{bytes} {}", begun.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -5,18 +5,23 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send,
+    setsockopt, socket,
 };
 
 /// More than any network carries.
 const LARGEST: usize = 1 << 16;
 
-/// An interface, beside its protocols.
+/// Bytes that may wait to be received: who is busy misses no frame.
+const WAITING: usize = 64 << 20;
+
+/// An interface, or all, beside their protocols.
 #[derive(Debug)]
 pub struct Wire {
     socket: OwnedFd,
-    address: LinkAddr,
+    address: Option<LinkAddr>,
 }
 
 impl Wire {
@@ -27,21 +32,26 @@ impl Wire {
             .filter(|it| it.interface_name == interface)
             .find_map(|it| it.address?.as_link_addr().copied());
         let address = address.with_context(|| format!("there is no interface {interface}"))?;
-        let socket = socket(
-            AddressFamily::Packet,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::EthAll,
-        )
-        .context("could not open a packet socket: it takes CAP_NET_RAW")?;
+        let socket = open()?;
         bind(socket.as_raw_fd(), &address)
             .with_context(|| format!("could not listen on {interface}"))?;
-        Ok(Self { socket, address })
+        Ok(Self {
+            socket,
+            address: Some(address),
+        })
+    }
+
+    /// Hears every interface from now on, also those that come later.
+    pub fn tap_all() -> Result<Self> {
+        Ok(Self {
+            socket: open()?,
+            address: None,
+        })
     }
 
     /// The interface's own address.
     pub fn mac(&self) -> Option<[u8; 6]> {
-        self.address.addr()
+        self.address?.addr()
     }
 
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
@@ -56,4 +66,17 @@ impl Wire {
         frame.truncate(length);
         Ok(frame)
     }
+}
+
+fn open() -> Result<OwnedFd> {
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::EthAll,
+    )
+    .context("could not open a packet socket: it takes CAP_NET_RAW")?;
+    setsockopt(&socket, RcvBufForce, &WAITING)
+        .context("could not have more frames wait than is usual")?;
+    Ok(socket)
 }

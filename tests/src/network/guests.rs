@@ -1,19 +1,40 @@
 //! A host's networks without the host: its guests' bridge under the appliance's
-//! own packet filter, two guests on it, and the site's network outside.
+//! own packet filter, guests on it, and the site's network outside.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use surplus_seat::{BRIDGE, HOST, PREFIX, Seat};
+use anyhow::{Context as _, Error, Result, ensure};
+use surplus_seat::{BRIDGE, HOST, HOST_LINK_LOCAL, HOST6, PREFIX, PREFIX6, Seat};
 
 use super::namespace::Namespace;
 use super::{Station, ipv4};
 use crate::lab::{Lab, run};
 
-/// The host's address outside, 10.77.0.1, and that of who stands there.
+/// The host's address outside, 10.77.0.1, and that of who stands there: the site's
+/// router, and all the world.
 const UPLINK: u8 = 1;
 const OUTSIDE: u8 = 2;
+
+/// An address of the world (RFC 5737, RFC 3849).
+pub const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+pub const WORLD6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 7);
+
+/// Where the world takes what guests send.
+const PORT: u16 = 5001;
+
+/// An address outside, of the site's own network.
+pub fn outside6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, host.into())
+}
+
+/// On its cable alone.
+fn cable6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, host.into())
+}
 
 /// The three kinds of places, each a namespace of its own.
 #[derive(Debug)]
@@ -26,8 +47,9 @@ pub struct GuestsNetwork<'a> {
 /// How the host is set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// What nft(8) is told.
+    /// What nft(8) is told before there is a network, and of the seats after that.
     pub filter: String,
+    pub seats: String,
     /// Whether the guests' ports are isolated by the bridge.
     pub isolated: bool,
 }
@@ -36,30 +58,65 @@ impl Setup {
     /// As it is in the image, in the repository at hand.
     pub fn of_the_image(lab: &Lab) -> Result<Self> {
         let path = lab.root().join("systemd/usr/lib/surplus/firewall.nft");
-        let text = fs::read_to_string(&path)
+        let filter = fs::read_to_string(&path)
             .with_context(|| format!("could not read {}", path.display()))?;
         Ok(Self {
-            filter: text + &surplus_seat::render::packet_filter(),
+            filter,
+            seats: surplus_seat::render::packet_filter(),
             isolated: true,
         })
+    }
+
+    /// Guests go out under their host's address; nothing else is done to them.
+    pub fn without_isolation() -> Self {
+        let filter = format!(
+            "flush ruleset\n\
+             table inet out {{\n\
+             chain postrouting {{\n\
+             type nat hook postrouting priority srcnat; policy accept;\n\
+             oifname != \"{BRIDGE}\" masquerade\n\
+             }}\n\
+             }}\n"
+        );
+        Self {
+            filter,
+            seats: String::new(),
+            isolated: false,
+        }
     }
 
     /// The same with a text in another's place, which stands there once.
     pub fn with(mut self, old: &str, new: &str) -> Result<Self> {
         let count = self.filter.matches(old).count();
-        anyhow::ensure!(count == 1, "{old:?} stands {count} times in the filter");
+        ensure!(count == 1, "{old:?} stands {count} times in the filter");
         self.filter = self.filter.replace(old, new);
         Ok(self)
     }
+
+    /// Loads it as a host does, in two transactions.
+    pub fn load(&self, host: &Station<'_>) -> Result<()> {
+        for (name, text) in [("firewall", &self.filter), ("seats", &self.seats)] {
+            transaction(host, name, text)?;
+        }
+        Ok(())
+    }
 }
 
-/// Sets the kernel's network as in the image, in the shell's words, and as
-/// networkd does where it masquerades.
+/// Tells nft(8) on the host something, which it does as a whole or not at all.
+pub fn transaction(host: &Station<'_>, name: &str, text: &str) -> Result<()> {
+    let file = host.lab().scratch().join(format!("{name}.nft"));
+    fs::write(&file, text)?;
+    run(host.tool("nft").arg("--file").arg(&file))
+        .with_context(|| format!("nft did not take {name}"))
+        .map(drop)
+}
+
+/// Sets the kernel's network as in the image, in the shell's words.
 fn kernel(lab: &Lab) -> Result<String> {
     let path = lab.root().join("systemd/usr/lib/sysctl.d/50-surplus.conf");
     let text =
         fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-    let mut script = String::from("set -e; cd /proc/sys; echo 1 >net/ipv4/ip_forward");
+    let mut script = String::from("set -e; cd /proc/sys");
     for line in text.lines().filter(|line| line.starts_with("net.")) {
         let (name, value) = line.split_once(" = ").context("no sysctl: {line}")?;
         let name = name.replace('.', "/");
@@ -83,17 +140,17 @@ impl<'a> GuestsNetwork<'a> {
             host: UPLINK,
             interface: "up0",
         };
-        let filter = lab.scratch().join("firewall.nft");
-        fs::write(&filter, &setup.filter)?;
-        run(host.tool("nft").arg("--file").arg(&filter))
-            .context("nft did not take the packet filter")?;
+        setup.load(&host)?;
         let mut shell = Command::new("sh");
         run(&mut host.enter(shell.args(["-c", &kernel(lab)?])))
             .context("could not set the kernel's network as the image does")?;
         host.ip(&[
             "link set lo up".to_owned(),
             format!("link add {BRIDGE} type bridge mcast_snooping 0"),
+            format!("link set {BRIDGE} addrgenmode none"),
             format!("address add {HOST}/{PREFIX} dev {BRIDGE}"),
+            format!("address add {HOST6}/{PREFIX6} dev {BRIDGE} nodad"),
+            format!("address add {HOST_LINK_LOCAL}/64 dev {BRIDGE} nodad"),
             format!("link set {BRIDGE} up"),
         ])
         .context("could not make a bridge in a network namespace")?;
@@ -122,35 +179,75 @@ impl<'a> GuestsNetwork<'a> {
     fn lay_outside(host: &Station<'a>) -> Result<Station<'a>> {
         let outside = Self::beside(host, "outside", OUTSIDE)?;
         let pid = outside.namespace.pid();
-        host.ip(&[
-            format!("link add up0 type veth peer name eth0 netns {pid}"),
-            format!("address add {}/24 dev up0", ipv4(UPLINK)),
-            "link set up0 up".to_owned(),
-        ])?;
+        let addresses = |number: u8, interface: &str| {
+            [
+                format!("link set {interface} addrgenmode none"),
+                format!("address add {}/24 dev {interface}", ipv4(number)),
+                format!("address add {}/64 dev {interface} nodad", outside6(number)),
+                format!("address add {}/64 dev {interface} nodad", cable6(number)),
+                format!("link set {interface} up"),
+            ]
+        };
+        host.ip(&[format!("link add up0 type veth peer name eth0 netns {pid}")])?;
+        host.ip(&addresses(UPLINK, "up0"))?;
+        outside.ip(&addresses(OUTSIDE, "eth0"))?;
         outside.ip(&[
             "link set lo up".to_owned(),
-            format!("address add {}/24 dev eth0", ipv4(OUTSIDE)),
-            "link set eth0 up".to_owned(),
+            format!("address add {WORLD}/32 dev lo"),
+            format!("address add {WORLD6}/128 dev lo nodad"),
         ])?;
-        host.ip(&[format!("route add default via {}", ipv4(OUTSIDE))])?;
+        host.ip(&[
+            format!("route add default via {}", ipv4(OUTSIDE)),
+            format!("route add default via {} dev up0", cable6(OUTSIDE)),
+        ])?;
         Ok(outside)
     }
 
     fn seat_guest(host: &Station<'a>, seat: Seat, isolated: bool) -> Result<Station<'a>> {
         let guest = Self::beside(host, &format!("guest{seat}"), 0)?;
-        let (pid, interface) = (guest.namespace.pid(), seat.interface());
-        let isolated = if isolated { "on" } else { "off" };
-        host.ip(&[
-            format!("link add {interface} type veth peer name eth0 netns {pid}"),
-            format!("link set {interface} master {BRIDGE} up"),
-            format!("link set {interface} type bridge_slave isolated {isolated}"),
-        ])?;
+        attach(host, seat, isolated, (&guest, "eth0"))?;
         guest.ip(&[
             "link set lo up".to_owned(),
+            "link set eth0 addrgenmode none".to_owned(),
             format!("link set eth0 address {} up", seat.mac()),
             format!("address add {}/{PREFIX} dev eth0", seat.ipv4()),
+            format!("address add {}/{PREFIX6} dev eth0 nodad", seat.ipv6()),
+            format!("address add {}/64 dev eth0 nodad", seat.link_local()),
+            format!("route add default via {HOST}"),
+            format!("route add default via {HOST6}"),
         ])?;
         Ok(guest)
+    }
+
+    /// Bytes a second that the guest in this seat sends to the world over TCP, as
+    /// they arrive there.
+    pub fn throughput(&self, seat: Seat, world: IpAddr, span: Duration) -> Result<f64> {
+        let program = |words: &[&str]| -> Result<Command> {
+            let mut program = self.host.lab.program("surplus-attack")?;
+            program.args(words);
+            Ok(program)
+        };
+        let drain = program(&["drain", &PORT.to_string()])?;
+        let mut drain = self.outside.enter(&drain);
+        let mut drain = drain.stdout(Stdio::piped()).spawn()?;
+        let mut said = BufReader::new(drain.stdout.take().context("nothing to read")?).lines();
+        let mut line = || {
+            said.next()
+                .context("whoever takes it has ended")?
+                .map_err(Error::from)
+        };
+        ensure!(line()? == "listening", "nobody listens outside");
+        let (to, span) = (SocketAddr::new(world, PORT), span.as_secs_f64());
+        let pour = program(&["pour", &to.to_string(), &span.to_string()])?;
+        let poured = run(&mut self.guest_in(seat)?.enter(&pour));
+        if poured.is_err() {
+            drain.kill()?;
+        }
+        drain.wait()?;
+        poured?;
+        let line = line()?;
+        let (bytes, seconds) = line.split_once(' ').context("no two figures")?;
+        Ok(bytes.parse::<f64>()? / seconds.parse::<f64>()?)
     }
 
     pub fn host(&self) -> &Station<'a> {
@@ -166,4 +263,26 @@ impl<'a> GuestsNetwork<'a> {
         let (_, guest) = found.with_context(|| format!("nobody is in seat {seat}"))?;
         Ok(guest)
     }
+}
+
+/// Plugs a cable into a seat as libvirt does, whose other end lies with somebody.
+pub fn attach(
+    host: &Station<'_>,
+    seat: Seat,
+    isolated: bool,
+    (other, name): (&Station<'_>, &str),
+) -> Result<()> {
+    let (pid, interface) = (other.namespace.pid(), seat.interface());
+    let isolated = if isolated { "on" } else { "off" };
+    host.ip(&[
+        format!("link add {interface} type veth peer name {name} netns {pid}"),
+        format!("link set {interface} master {BRIDGE}"),
+        format!("link set {interface} type bridge_slave isolated {isolated}"),
+        format!("link set {interface} up"),
+    ])
+}
+
+/// Takes it out again.
+pub fn detach(host: &Station<'_>, seat: Seat) -> Result<()> {
+    host.ip(&[format!("link delete {}", seat.interface())])
 }
