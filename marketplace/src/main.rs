@@ -183,6 +183,6 @@ fn say_what_is_next(marketplace: &Marketplace, data: &Path) {
     println!("  export SURPLUS_TOKEN=\"$(cat {data}/{ADMIN_KEY})\"");
     if marketplace.first_start {
         println!("Then let a host join:");
-        println!("  surplus site-file --token-name rack1 -o site.toml");
+        println!("  surplus site-file --token-name rack1 --uses 1 --expires 1d -o site.toml");
     }
 }

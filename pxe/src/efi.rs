@@ -9,7 +9,10 @@ use surplus_image::efi;
 /// Why it cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum EfiError {
-    #[error("cannot read {}", path.display())]
+    #[error(
+        "cannot read {}; make the artefacts (cargo xtask image), and give their directory (target/image)",
+        path.display()
+    )]
     Read {
         path: PathBuf,
         #[source]

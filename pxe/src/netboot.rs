@@ -66,9 +66,7 @@ pub struct Config {
 pub enum StartError {
     #[error(transparent)]
     Interface(#[from] InterfaceError),
-    #[error(
-        "the artefacts are not in order; make them (cargo xtask image), or copy all of target/image"
-    )]
+    #[error("the artefacts are not in order; make them (cargo xtask image), or copy them all anew")]
     Sums(#[from] SumsError),
     #[error(transparent)]
     Artefacts(#[from] OpenError),
@@ -80,14 +78,22 @@ pub enum StartError {
     Identity(#[from] IdentityError),
     #[error("cannot set up TLS")]
     Tls(#[from] SetupError),
-    #[error(
-        "cannot listen on {protocol} {address}, which is held by {holder}; end it, or give another port{flag}"
-    )]
+    #[error("cannot listen on {protocol} {address}, which is held by {holder}; {next}")]
     InUse {
         protocol: &'static str,
         address: SocketAddr,
         holder: String,
-        flag: &'static str,
+        next: &'static str,
+    },
+    #[error(
+        "cannot listen on {protocol} {address}: that needs root (sudo), or CAP_NET_BIND_SERVICE and \
+         CAP_NET_RAW"
+    )]
+    Forbidden {
+        protocol: &'static str,
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
     },
     #[error("cannot listen on {protocol} {address}")]
     Listen {
@@ -152,8 +158,16 @@ impl Netboot {
             &[IpAddr::V4(interface.address)],
             config.clock.now(),
         )?;
-        let http = tcp(interface.address, config.http_port, " with --http-port")?;
-        let https = tcp(interface.address, config.https_port, " with --https-port")?;
+        let http = tcp(
+            interface.address,
+            config.http_port,
+            "end it, or give another port with --http-port",
+        )?;
+        let https = tcp(
+            interface.address,
+            config.https_port,
+            "end it, or give another port with --https-port",
+        )?;
         let places = Places {
             address: interface.address,
             http_port: port(&http, config.http_port),
@@ -343,14 +357,14 @@ fn first_stages(config: &Config, script: String) -> Result<tftp::Files, StartErr
     Ok(files)
 }
 
-fn tcp(address: Ipv4Addr, port: u16, flag: &'static str) -> Result<TcpListener, StartError> {
+fn tcp(address: Ipv4Addr, port: u16, next: &'static str) -> Result<TcpListener, StartError> {
     let address = SocketAddr::new(address.into(), port);
     let bind = || {
         let listener = Bound::bind(address)?;
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     };
-    bind().map_err(|source| refused(Protocol::Tcp, address, flag, source))
+    bind().map_err(|source| refused(Protocol::Tcp, address, next, source))
 }
 
 /// The socket of TFTP. It hears the interface alone, unless there are hosts
@@ -365,13 +379,14 @@ fn udp(interface: &Interface, port: u16, afar: bool) -> Result<UdpSocket, StartE
         socket.bind(&address.into())?;
         Ok(UdpSocket::from(socket))
     };
-    bind().map_err(|source| refused(Protocol::Udp, address, "", source))
+    let next = "firmware asks for TFTP there alone: end it (tftpd, or dnsmasq's enable-tftp)";
+    bind().map_err(|source| refused(Protocol::Udp, address, next, source))
 }
 
 fn refused(
     protocol: Protocol,
     address: SocketAddr,
-    flag: &'static str,
+    next: &'static str,
     source: io::Error,
 ) -> StartError {
     let name = match protocol {
@@ -383,7 +398,12 @@ fn refused(
             protocol: name,
             address,
             holder: ports::holder(protocol, address.port()),
-            flag,
+            next,
+        },
+        io::ErrorKind::PermissionDenied => StartError::Forbidden {
+            protocol: name,
+            address,
+            source,
         },
         _ => StartError::Listen {
             protocol: name,

@@ -19,7 +19,7 @@ use crate::watch::Watch;
 /// Why a site file cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    #[error("cannot read the site file {}", path.display())]
+    #[error("cannot read the site file {}; `surplus site-file` writes one", path.display())]
     Read {
         path: PathBuf,
         #[source]

@@ -204,8 +204,9 @@ fn tell(session: &Session, site: &Site, path: Option<&Path>, made: Option<&Token
     }
     if let Some(path) = path {
         session.out.note(&format!(
-            "next: surplus-image customize --site {} surplus.iso OUT.iso, and boot OUT.iso",
-            path.display()
+            "next: surplus-image customize --site {path} surplus.iso OUT.iso, and boot OUT.iso; \
+             or over the network, surplus-netboot serve --site {path} --interface IF --artefacts DIR",
+            path = path.display()
         ));
     }
 }

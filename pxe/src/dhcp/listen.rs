@@ -60,7 +60,9 @@ pub enum ListenError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot listen on UDP port {port} of {interface}, which is held by {holder}")]
+    #[error(
+        "cannot listen on UDP port {port} of {interface}, which is held by {holder}: another proxy-DHCP server; end it, or give --no-dhcp"
+    )]
     InUse {
         port: u16,
         interface: String,

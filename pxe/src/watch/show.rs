@@ -104,7 +104,10 @@ impl Table {
                 return;
             };
             let now = Timestamp::now();
-            for (at, row) in watch.rows().iter().enumerate() {
+            let mut rows = watch.rows();
+            // A terminal has so many lines: those that are done come last.
+            rows.sort_by_key(|row| row.stage == Stage::Site);
+            for (at, row) in rows.iter().enumerate() {
                 self.set(at + 1, &line(row, now));
             }
         }
