@@ -18,8 +18,8 @@
 //! the file system's own growth and the tables of growing disks.
 //!
 //! What always holds: neither sum exceeds what there is; what is sellable
-//! is zero while KVM has not been seen to run a guest or QEMU is not confined, and
-//! then `withheld` says why; the generation grows with each change and only then.
+//! is zero while KVM has not been seen to run a guest, QEMU is not confined or the
+//! host's own test of its isolation has not passed, and then `withheld` says why; the generation grows with each change and only then.
 
 use surplus_protocol::inventory::{Capacity, KvmProbe, Resources};
 
@@ -58,6 +58,19 @@ pub struct Facts {
     pub shares_cores: bool,
     /// The kernel holds QEMU to what QEMU may do.
     pub confined: bool,
+    pub self_test: SelfTest,
+    /// What each guest may send and receive, million bits a second; none where the
+    /// packet filter does not hold it to that.
+    pub guest_mbits: Option<u32>,
+}
+
+/// What came of the host's attacks on itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SelfTest {
+    Pending,
+    Passed,
+    /// What came through.
+    Failed(String),
 }
 
 /// What the owner keeps back, besides what the host itself needs.
@@ -95,6 +108,7 @@ pub fn plan(facts: &Facts) -> Capacity {
         },
         guest_overhead: facts.guest_overhead,
         reserve,
+        guest_mbits: facts.guest_mbits,
         withheld,
     }
 }
@@ -133,9 +147,26 @@ fn withheld(facts: &Facts, sellable: Resources, reserve: Resources) -> Option<St
                 .to_owned(),
         );
     }
+    match &facts.self_test {
+        SelfTest::Pending => {
+            return Some("the host has not yet tried whether it keeps guests apart".to_owned());
+        }
+        SelfTest::Failed(what) => {
+            return Some(format!(
+                "the host does not keep guests apart, as its own test found: {what}; do not use it, and report this with the version of the image"
+            ));
+        }
+        SelfTest::Passed => {}
+    }
     if facts.shares_cores {
         return Some(
             "tenants would share cores: the kernel leaves SMT on; switch it off in the firmware, or allow it by `share_cores = true` under `[guests]` in the site file"
+                .to_owned(),
+        );
+    }
+    if facts.guest_mbits.is_none() {
+        return Some(
+            "the packet filter does not limit what guests send; look at the agent's log for what nft said, then boot again"
                 .to_owned(),
         );
     }

@@ -1,8 +1,8 @@
 //! The host's hardware, as `/sys` and `/proc` show it.
 //!
 //! Owns reading, nothing else: no disk is opened, nothing is written, a fact
-//! that cannot be read is left out. The KVM probe's result is put in by the
-//! daemon when the probe is done.
+//! that cannot be read is left out. What the host tried on itself is put in by whoever
+//! knows it.
 
 mod cpu;
 mod disks;
@@ -37,6 +37,7 @@ pub fn read(root: &SysRoot, addresses: &Addresses, kvm: KvmProbe) -> Inventory {
         booted_from: boot.source(),
         root_hash: boot.root_hash.unwrap_or_default(),
         kernel: root.text("/proc/sys/kernel/osrelease").unwrap_or_default(),
+        self_test: Vec::new(),
     }
 }
 

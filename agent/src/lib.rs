@@ -16,6 +16,7 @@ pub mod hub;
 pub mod identity;
 pub mod inventory;
 pub mod network;
+pub mod self_test;
 pub mod site;
 pub mod stages;
 pub mod status;

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use surplus_agent::daemon::{self, RUN_DIRECTORY, STATE_DIRECTORY, STATUS_FILE, Settings};
 use surplus_agent::stages::{Announcer, Consoles};
 use surplus_agent::sysroot::SysRoot;
-use surplus_agent::{status, system};
+use surplus_agent::{self_test, status, storage, system};
 
 /// Offers this machine's spare capacity on a Surplus marketplace.
 #[derive(Debug, Parser)]
@@ -43,12 +43,27 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Makes the disks ready that the site file gives (surplus-disks.service).
+    #[command(hide = true)]
+    Disks,
+    /// Tries what keeps guests apart, and prints what came of it as JSON
+    /// (surplus-selftest.service).
+    #[command(hide = true)]
+    SelfTest {
+        /// As QEMU is held, and only what QEMU should not reach.
+        #[arg(long)]
+        as_qemu: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Status { json }) => print_status(&arguments.run_dir, json),
+        Some(Command::Disks) => {
+            storage::make_ready(&SysRoot::default()).context("cannot make the disks ready")
+        }
+        Some(Command::SelfTest { as_qemu }) => try_isolation(as_qemu),
         None | Some(Command::Run) => run(arguments),
     };
     match done {
@@ -86,6 +101,17 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         tracing::error!(error = error as &dyn std::error::Error, "the agent ends");
     }
     done.context("the agent ends")
+}
+
+fn try_isolation(as_qemu: bool) -> anyhow::Result<()> {
+    let text = if as_qemu {
+        serde_json::to_string(&surplus_trial::qemu::tries())?
+    } else {
+        let mut itself = std::process::Command::new(std::env::current_exe()?);
+        serde_json::to_string(&self_test::tries(itself.args(["self-test", "--as-qemu"])))?
+    };
+    println!("{text}");
+    Ok(())
 }
 
 fn print_status(run_directory: &std::path::Path, json: bool) -> anyhow::Result<()> {

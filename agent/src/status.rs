@@ -30,6 +30,7 @@ pub struct Status {
     /// The last thing that went wrong, until it is cured.
     pub trouble: Option<String>,
     pub kvm: Option<String>,
+    pub self_test: Option<String>,
     pub capacity: Option<Capacity>,
     pub leases: Vec<LeaseStatus>,
 }
@@ -113,6 +114,7 @@ pub fn describe(status: &Status) -> String {
     );
     fact("last sync", status.last_sync_at.map(|at| at.to_string()));
     fact("kvm", status.kvm.clone());
+    fact("self-test", status.self_test.clone());
     if let Some(capacity) = &status.capacity {
         let sellable = capacity.sellable;
         fact(

@@ -1,22 +1,23 @@
-//! Keeps the offer true: inventory, the KVM probe's result, and what of it all
-//! is for sale.
+//! Keeps the offer true: inventory, what the host tried on itself (whether KVM runs
+//! a guest, whether guests are kept apart), and what of it all is for sale.
 //!
-//! What always holds: nothing is offered before the probe has seen a guest run;
-//! a probe that failed is made again, since libvirt may have been slow or the
-//! owner may have mended the machine; the capacity's generation grows with each
-//! change.
+//! What always holds: nothing is offered before a guest was seen to run and nothing
+//! came through that must not; what failed is tried again, since libvirt may have
+//! been slow or the owner may have mended the machine; the capacity's generation
+//! grows with each change.
 
 use std::future::Future;
 use std::time::Duration;
 
-use surplus_protocol::inventory::{Inventory, KvmProbe};
+use surplus_protocol::inventory::{Inventory, KvmProbe, SelfCheck};
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
-use crate::capacity::{self, Facts, Offered, Reserve};
+use crate::capacity::{self, Facts, Offered, Reserve, SelfTest};
 use crate::clock::since_boot;
 use crate::guests::GUEST_OVERHEAD;
 use crate::inventory;
+use crate::self_test;
 use crate::status::Board;
 use crate::sync::Offer;
 use crate::sysroot::SysRoot;
@@ -28,6 +29,15 @@ const AGAIN: Duration = Duration::from_secs(120);
 /// The kernel's list of AppArmor profiles, each with its mode.
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
+/// What a host tries on itself.
+pub trait Trials {
+    /// Whether a guest runs.
+    fn kvm(&self) -> impl Future<Output = KvmProbe> + Send;
+
+    /// Whether guests are kept apart.
+    fn isolation(&self) -> impl Future<Output = Vec<SelfCheck>> + Send;
+}
+
 /// Looks at the host, and keeps count of what it offers.
 #[derive(Debug)]
 pub struct Surveyor {
@@ -35,10 +45,12 @@ pub struct Surveyor {
     reserve: Reserve,
     offered: Offered,
     kvm: KvmProbe,
+    self_test: Vec<SelfCheck>,
     /// The volume on the owner's disks.
     volume_bytes: Option<u64>,
     /// Tenants may share a core.
     share_cores: bool,
+    guest_mbits: Option<u32>,
     /// Whether libvirt hangs, as last heard.
     hangs: watch::Receiver<bool>,
     board: Board,
@@ -52,8 +64,10 @@ impl Surveyor {
             // Changes come seconds apart.
             offered: Offered::after(since_boot().as_secs()),
             kvm: KvmProbe::Pending,
+            self_test: Vec::new(),
             volume_bytes: None,
             share_cores: false,
+            guest_mbits: None,
             hangs: watch::channel(false).1,
             board,
         }
@@ -83,6 +97,15 @@ impl Surveyor {
         }
     }
 
+    /// What each guest is held to, in Mbit/s, where it is.
+    #[must_use]
+    pub fn limiting(self, guest_mbits: Option<u32>) -> Self {
+        Self {
+            guest_mbits,
+            ..self
+        }
+    }
+
     /// Takes the result of a probe that was made already.
     #[must_use]
     pub fn with_probe(self, kvm: KvmProbe) -> Self {
@@ -92,12 +115,16 @@ impl Surveyor {
     /// The offer as it is now.
     pub fn look(&mut self) -> Offer {
         let addresses = inventory::addresses_now();
-        let inventory = inventory::read(&self.root, &addresses, self.kvm.clone());
+        let inventory = Inventory {
+            self_test: self.self_test.clone(),
+            ..inventory::read(&self.root, &addresses, self.kvm.clone())
+        };
         let facts = self.facts(&inventory, self.kvm.clone());
         self.offered.update(capacity::plan(&facts));
         let capacity = self.offered.current().clone();
         self.board.update(|status| {
             status.kvm = Some(describe(&self.kvm));
+            status.self_test = Some(self_test::describe(&self.self_test));
             status.capacity = Some(capacity.clone());
         });
         Offer {
@@ -113,6 +140,8 @@ impl Surveyor {
         let works = KvmProbe::Works { millis: 0 };
         let facts = Facts {
             confined: true,
+            self_test: SelfTest::Passed,
+            guest_mbits: Some(1),
             ..self.facts(&inventory, works)
         };
         capacity::plan(&facts).sellable.disk_bytes
@@ -129,41 +158,53 @@ impl Surveyor {
             libvirt_hangs: *self.hangs.borrow(),
             shares_cores: !self.share_cores && smt::is_active(&self.root),
             confined: confined(&self.root),
+            self_test: self.self_test_passed(),
+            guest_mbits: self.guest_mbits,
         }
     }
 
-    /// Probes and looks, for ever.
-    pub async fn run<P, F>(mut self, offer: watch::Sender<Offer>, mut probe: P)
-    where
-        P: FnMut() -> F,
-        F: Future<Output = KvmProbe> + Send,
-    {
+    fn self_test_passed(&self) -> SelfTest {
+        if self.self_test.is_empty() {
+            SelfTest::Pending
+        } else if self_test::is_passed(&self.self_test) {
+            SelfTest::Passed
+        } else {
+            SelfTest::Failed(self_test::describe(&self.self_test))
+        }
+    }
+
+    /// Tries and looks, for ever.
+    pub async fn run(mut self, offer: watch::Sender<Offer>, trials: impl Trials) {
         let mut backoff = Backoff::new(Duration::from_secs(20), Duration::from_secs(600));
-        loop {
-            if self.kvm == KvmProbe::Pending {
-                self.kvm = probe().await;
-                self.publish(&offer);
-            }
-            let probe_again = match self.kvm {
-                KvmProbe::Works { .. } | KvmProbe::Emulated => None,
-                KvmProbe::Fails { .. } | KvmProbe::Pending => Some(backoff.wait()),
-            };
-            match probe_again {
-                Some(wait) => {
-                    tokio::time::sleep(wait).await;
-                    self.kvm = KvmProbe::Pending;
-                }
-                None => loop {
-                    // Cancel-safe: both sides only wait. Without anybody to say
-                    // so libvirt never hangs.
-                    tokio::select! {
-                        () = tokio::time::sleep(AGAIN) => {}
-                        Ok(()) = self.hangs.changed() => {}
+        while !self.has_passed() {
+            (self.kvm, self.self_test) = tokio::join!(
+                async {
+                    match &self.kvm {
+                        KvmProbe::Works { .. } | KvmProbe::Emulated => self.kvm.clone(),
+                        KvmProbe::Pending | KvmProbe::Fails { .. } => trials.kvm().await,
                     }
-                    self.publish(&offer);
                 },
+                trials.isolation(),
+            );
+            self.publish(&offer);
+            if !self.has_passed() {
+                tokio::time::sleep(backoff.wait()).await;
             }
         }
+        loop {
+            // Cancel-safe: both sides only wait. Without anybody to say so libvirt
+            // never hangs.
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                Ok(()) = self.hangs.changed() => {}
+            }
+            self.publish(&offer);
+        }
+    }
+
+    fn has_passed(&self) -> bool {
+        let runs = matches!(self.kvm, KvmProbe::Works { .. } | KvmProbe::Emulated);
+        runs && self.self_test_passed() == SelfTest::Passed
     }
 
     fn publish(&mut self, offer: &watch::Sender<Offer>) {
@@ -200,6 +241,39 @@ mod tests {
     use super::*;
     use crate::sysroot::fixture::Tree;
 
+    fn passed() -> Vec<SelfCheck> {
+        vec![SelfCheck::default()]
+    }
+
+    /// Trials whose outcomes are given, one after the other, the last for ever.
+    struct Given {
+        kvm: Vec<KvmProbe>,
+        isolation: Vec<Vec<SelfCheck>>,
+        tried: AtomicUsize,
+    }
+
+    impl Given {
+        fn new(kvm: &[KvmProbe], isolation: &[Vec<SelfCheck>]) -> Self {
+            Self {
+                kvm: kvm.to_vec(),
+                isolation: isolation.to_vec(),
+                tried: AtomicUsize::new(0),
+            }
+        }
+    }
+
+    impl Trials for Given {
+        async fn kvm(&self) -> KvmProbe {
+            let tried = self.tried.load(Ordering::Relaxed);
+            self.kvm[tried.min(self.kvm.len() - 1)].clone()
+        }
+
+        async fn isolation(&self) -> Vec<SelfCheck> {
+            let tried = self.tried.fetch_add(1, Ordering::Relaxed);
+            self.isolation[tried.min(self.isolation.len() - 1)].clone()
+        }
+    }
+
     fn host(tree: &Tree) {
         tree.file("/proc/meminfo", "MemTotal: 4194304 kB\n")
             .file("/sys/devices/system/cpu/online", "0-3")
@@ -215,7 +289,9 @@ mod tests {
             let board = Board::at(tree.root().path("/run/status.json"));
             let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board)
                 .with_probe(KvmProbe::Works { millis: 5 })
+                .limiting(Some(100))
                 .sharing_cores(share_cores);
+            surveyor.self_test = passed();
             surveyor.look().capacity.sellable.vcpus > 0
         };
         assert!(offers(true));
@@ -240,11 +316,13 @@ mod tests {
         let (hang, hangs) = watch::channel(false);
         let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board)
             .with_probe(KvmProbe::Works { millis: 5 })
+            .limiting(Some(100))
             .minding(hangs);
+        surveyor.self_test = passed();
         let first = surveyor.look();
         assert_eq!(first.capacity.withheld, None);
         let (sender, mut offers) = watch::channel(first.clone());
-        let probe = || async { KvmProbe::Pending };
+        let trials = Given::new(&[KvmProbe::Pending], &[Vec::new()]);
         let seen = async {
             hang.send(true).unwrap();
             offers.changed().await.unwrap();
@@ -255,7 +333,7 @@ mod tests {
         };
         let began = tokio::time::Instant::now();
         let (withheld, again) = tokio::select! {
-            () = surveyor.run(sender, probe) => unreachable!(),
+            () = surveyor.run(sender, trials) => unreachable!(),
             seen = seen => seen,
         };
         assert!(began.elapsed() < AGAIN);
@@ -269,23 +347,16 @@ mod tests {
         let tree = Tree::new();
         host(&tree);
         let board = Board::at(tree.root().path("/run/status.json"));
-        let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board);
+        let mut surveyor =
+            Surveyor::new(tree.root(), Reserve::default(), board).limiting(Some(100));
         let first = surveyor.look();
         assert!(first.capacity.withheld.is_some());
         let (sender, mut offers) = watch::channel(first);
-        let tries = AtomicUsize::new(0);
-        let probe = || {
-            let again = tries.fetch_add(1, Ordering::Relaxed) > 0;
-            async move {
-                if again {
-                    KvmProbe::Works { millis: 5 }
-                } else {
-                    KvmProbe::Fails {
-                        reason: "slow".to_owned(),
-                    }
-                }
-            }
+        let fails = KvmProbe::Fails {
+            reason: "slow".to_owned(),
         };
+        let works = KvmProbe::Works { millis: 5 };
+        let trials = Given::new(&[fails, works], &[passed()]);
         let seen = async {
             offers.changed().await.unwrap();
             let failed = offers.borrow_and_update().clone();
@@ -293,12 +364,55 @@ mod tests {
             (failed, offers.borrow_and_update().clone())
         };
         let (failed, works) = tokio::select! {
-            () = surveyor.run(sender, probe) => unreachable!(),
+            () = surveyor.run(sender, trials) => unreachable!(),
             seen = seen => seen,
         };
         assert!(failed.capacity.withheld.unwrap().contains("slow"));
         assert_eq!(works.capacity.withheld, None);
         assert!(works.capacity.sellable.vcpus > 0);
         assert_eq!(works.capacity.generation, failed.capacity.generation + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_through_which_something_comes_offers_nothing_and_says_what() {
+        let tree = Tree::new();
+        host(&tree);
+        let board = Board::at(tree.root().path("/run/status.json"));
+        let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board.clone())
+            .limiting(Some(100))
+            .with_probe(KvmProbe::Works { millis: 5 });
+        let first = surveyor.look();
+        let not_yet = first.capacity.withheld.clone().unwrap();
+        assert!(not_yet.contains("has not yet tried"), "{not_yet}");
+        let (sender, mut offers) = watch::channel(first);
+        let failed = SelfCheck {
+            name: "neighbour".to_owned(),
+            attempts: 70,
+            failure: Some("came to another guest: vlan".to_owned()),
+        };
+        let trials = Given::new(&[KvmProbe::Pending], &[vec![failed.clone()], passed()]);
+        let seen = async {
+            offers.changed().await.unwrap();
+            let held = offers.borrow_and_update().clone();
+            let said = board.current().self_test;
+            offers.changed().await.unwrap();
+            (held, said, offers.borrow_and_update().clone())
+        };
+        let (held, said, mended) = tokio::select! {
+            () = surveyor.run(sender, trials) => unreachable!(),
+            seen = seen => seen,
+        };
+        assert_eq!(held.inventory.self_test, [failed]);
+        assert_eq!(held.capacity.sellable, Default::default());
+        let why = held.capacity.withheld.unwrap();
+        assert!(
+            why.contains("neighbour: came to another guest: vlan"),
+            "{why}"
+        );
+        assert_eq!(
+            said.unwrap(),
+            "failed: neighbour: came to another guest: vlan"
+        );
+        assert_eq!(mended.capacity.withheld, None);
     }
 }

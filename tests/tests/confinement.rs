@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use surplus_protocol::api::Lease;
+use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::LeaseState;
 use surplus_tests::rental::qemu;
 use surplus_tests::{Lab, Machine, Marketplace, Medium};
@@ -48,6 +48,7 @@ impl Tenants {
         let image = lab.guest_image("qcow2")?;
         let image = image.to_string_lossy();
         machine.wait_for_stage("offering", BOOT)?;
+        tried_itself(marketplace)?;
         for name in ["tenant", "neighbour"] {
             let buyer = marketplace.buyer(name)?;
             buyer.run(&["image", "add", &image, "--name", "hello"])?;
@@ -107,6 +108,30 @@ impl Tenants {
             .filter_map(|line| line.strip_prefix("came through: "));
         Ok(through.map(str::to_owned).collect())
     }
+}
+
+/// The host tried what this test tries, in short, and everybody can see it.
+fn tried_itself(marketplace: &Marketplace) -> Result<()> {
+    let hosts: Vec<Host> = marketplace.operator()?.ask(&["hosts"])?;
+    let inventory = hosts.into_iter().find_map(|host| host.inventory);
+    let checks = inventory.context("a host without inventory")?.self_test;
+    let names: Vec<_> = checks.iter().map(|check| check.name.as_str()).collect();
+    ensure!(
+        names
+            == [
+                "honest-frames",
+                "forged-frames",
+                "neighbour",
+                "host",
+                "site-network",
+                "qemu-confinement",
+            ],
+        "{checks:?}"
+    );
+    for check in checks {
+        ensure!(check.failure.is_none() && check.attempts > 1, "{check:?}");
+    }
+    Ok(())
 }
 
 fn names<const N: usize>(names: [&str; N]) -> Names {

@@ -19,6 +19,8 @@ fn host(threads: u32, memory_bytes: u64) -> Facts {
         libvirt_hangs: false,
         shares_cores: false,
         confined: true,
+        self_test: SelfTest::Passed,
+        guest_mbits: Some(100),
     }
 }
 
@@ -40,6 +42,35 @@ fn a_host_that_does_not_confine_qemu_offers_nothing_and_says_what_is_missing() {
     });
     assert_eq!(capacity.sellable, Resources::default());
     assert!(capacity.withheld.unwrap().contains("AppArmor"));
+}
+
+#[test]
+fn a_host_that_does_not_hold_guests_to_their_rate_offers_nothing() {
+    let unlimited = plan(&Facts {
+        guest_mbits: None,
+        ..host(4, 8 * GIB)
+    });
+    assert_eq!(unlimited.sellable, Resources::default());
+    assert!(unlimited.withheld.unwrap().contains("packet filter"));
+    assert_eq!(plan(&host(4, 8 * GIB)).guest_mbits, Some(100));
+}
+
+#[test]
+fn a_host_whose_own_test_failed_or_is_not_done_offers_nothing_and_says_why() {
+    for (self_test, said) in [
+        (SelfTest::Pending, "not yet tried"),
+        (
+            SelfTest::Failed("neighbour: vlan".to_owned()),
+            "neighbour: vlan",
+        ),
+    ] {
+        let capacity = plan(&Facts {
+            self_test,
+            ..host(4, 8 * GIB)
+        });
+        assert_eq!(capacity.sellable, Resources::default());
+        assert!(capacity.withheld.unwrap().contains(said));
+    }
 }
 
 #[test]

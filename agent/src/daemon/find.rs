@@ -16,7 +16,7 @@ use crate::inventory;
 use crate::network::look::KernelLinks;
 use crate::network::{self, Wanted};
 use crate::site::fetch::Fetch;
-use crate::site::medium::{KernelMounter, Media};
+use crate::site::medium::Media;
 use crate::site::{FileSource, Found, KEPT_NAME, Search, Source};
 use crate::sysroot::SysRoot;
 
@@ -175,13 +175,12 @@ fn advice(root: &SysRoot) -> &'static str {
 /// The sources in their order.
 fn sources(world: &World) -> Vec<Box<dyn Source>> {
     let settings = &world.settings;
-    let mounter = KernelMounter::at(settings.run_directory.join("medium"));
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
     if let Some(path) = &settings.site_file {
         sources.push(Box::new(FileSource::named(path)));
     }
     sources.push(Box::new(FileSource::area(&settings.root)));
-    sources.push(Box::new(Media::new(settings.root.clone(), mounter)));
+    sources.push(Box::new(Media::new(settings.root.clone())));
     // The unit's own credentials, and what the system was given at boot.
     let directories = settings.credentials.iter().cloned();
     for directory in directories.chain([settings.root.path(SYSTEM_CREDENTIALS)]) {

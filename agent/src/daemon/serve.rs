@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use surplus_protocol::ids::{BootId, HostId};
-use surplus_protocol::inventory::KvmProbe;
+use surplus_protocol::inventory::{KvmProbe, SelfCheck};
 use surplus_site::Site;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -21,8 +21,9 @@ use crate::guests::disk::QemuImg;
 use crate::guests::forwards::PacketFilter;
 use crate::guests::{Guests, GuestsConfig, probe};
 use crate::hub::in_one_line;
+use crate::self_test;
 use crate::storage::{self, Volume};
-use crate::survey::Surveyor;
+use crate::survey::{Surveyor, Trials};
 use crate::sync::fence::FenceBook;
 use crate::sync::session::Session;
 use crate::sync::tickets::Verifier;
@@ -73,24 +74,18 @@ pub(super) async fn serve(
 
     beside.run(keep_running(Arc::clone(&world.bus), LIBVIRT));
     beside.run(keep_running(Arc::clone(&world.bus), GUARD));
-    let root = world.settings.root.clone();
-    // Cancel-safe: the probe's guest is killed when it is dropped; disks that are
-    // half made ready are made ready anew.
-    let (kvm, volume) = tokio::select! {
+    // Cancel-safe: the probe's guest is killed when it is dropped; the next agent
+    // waits for disks that are being made ready.
+    let ready = tokio::select! {
         ready = ready_for_guests(world, &site) => ready,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
-    let emulated = kvm == KvmProbe::Emulated;
     let (say_hung, hangs) = watch::channel(false);
-    let mut surveyor = Surveyor::new(root, reserve(&site), world.board.clone())
-        .with_probe(kvm)
-        .sharing_cores(site.guests.share_cores)
-        .on_volume(volume.as_ref().map(|volume| volume.bytes))
-        .minding(hangs.clone());
+    let mut surveyor = surveyor(world, &site, &ready).minding(hangs.clone());
     let (publish, offer) = watch::channel(surveyor.look());
 
-    let mut config = guests_config(world, host, boot, volume.as_ref());
-    config.emulation = emulated;
+    let mut config = guests_config(world, host, boot, ready.volume.as_ref());
+    config.emulation = ready.kvm == KvmProbe::Emulated;
     // An image is never larger than the disk that it unfolds to.
     config.image_cache_bytes = Some(surveyor.disk_bytes());
     let time = MarketplaceTime::open(world.settings.run_directory.join("marketplace-time"));
@@ -103,12 +98,13 @@ pub(super) async fn serve(
         guests.clone(),
         say_hung,
     ));
-    let runtime = runtime_directory(world);
-    let allowed = site.testing.allow_emulation;
-    beside.run(surveyor.run(publish, move || {
-        let runtime = runtime.clone();
-        async move { probe::probe(&runtime, allowed).await }
-    }));
+    let trials = OnThisHost {
+        root: world.settings.root.clone(),
+        bus: Arc::clone(&world.bus),
+        runtime: runtime_directory(world),
+        emulation_allowed: site.testing.allow_emulation,
+    };
+    beside.run(surveyor.run(publish, trials));
     beside.run(tell_guests_what_is_sellable(
         guests.clone(),
         offer.clone(),
@@ -217,6 +213,23 @@ fn runtime_directory(world: &World) -> Utf8PathBuf {
         .unwrap_or_else(|_| super::RUN_DIRECTORY.into())
 }
 
+struct OnThisHost {
+    root: SysRoot,
+    bus: Arc<Bus>,
+    runtime: Utf8PathBuf,
+    emulation_allowed: bool,
+}
+
+impl Trials for OnThisHost {
+    async fn kvm(&self) -> KvmProbe {
+        probe::probe(&self.runtime, self.emulation_allowed).await
+    }
+
+    async fn isolation(&self) -> Vec<SelfCheck> {
+        self_test::outcome(&self.root, &self.bus).await
+    }
+}
+
 /// Where the site file allows emulation, guests need to know before they are
 /// taken up whether it is used; elsewhere nobody waits for the probe.
 async fn probe_before_guests(world: &World, site: &Site) -> KvmProbe {
@@ -234,26 +247,58 @@ fn reserve(site: &Site) -> Reserve {
     }
 }
 
-/// What guests need before they are taken up, looked for at the same time.
-async fn ready_for_guests(world: &World, site: &Site) -> (KvmProbe, Option<Volume>) {
+/// What guests need before they are taken up.
+struct Ready {
+    kvm: KvmProbe,
+    volume: Option<Volume>,
+    /// What each is held to, where it is.
+    mbits: Option<u32>,
+}
+
+/// Looked for at the same time.
+async fn ready_for_guests(world: &World, site: &Site) -> Ready {
     // Where that fails, nothing is offered, and the offer says why.
     if let Err(error) = smt::set(&world.settings.root, site.guests.share_cores) {
         tracing::error!(%error, "the threads of a core could not be switched");
     }
-    tokio::join!(probe_before_guests(world, site), disks(world, site))
+    let (kvm, volume, mbits) = tokio::join!(
+        probe_before_guests(world, site),
+        disks(world, site),
+        limit(site.guests.mbits),
+    );
+    Ready { kvm, volume, mbits }
+}
+
+fn surveyor(world: &World, site: &Site, ready: &Ready) -> Surveyor {
+    let volume_bytes = ready.volume.as_ref().map(|volume| volume.bytes);
+    Surveyor::new(
+        world.settings.root.clone(),
+        reserve(site),
+        world.board.clone(),
+    )
+    .with_probe(ready.kvm.clone())
+    .sharing_cores(site.guests.share_cores)
+    .limiting(ready.mbits)
+    .on_volume(volume_bytes)
+}
+
+/// Holds guests to their rate, or says why not.
+async fn limit(mbits: u32) -> Option<u32> {
+    match PacketFilter::default().limit(mbits).await {
+        Ok(()) => Some(mbits),
+        Err(error) => {
+            let error = in_one_line(&error);
+            tracing::error!(error, "what guests send is not limited");
+            None
+        }
+    }
 }
 
 /// The volume of the disks that the site file gives.
 async fn disks(world: &World, site: &Site) -> Option<Volume> {
-    let (root, policy) = (world.settings.root.clone(), site.storage.clone());
-    let state = world.settings.state_directory.clone();
-    let consoles = world.settings.consoles.clone();
-    let ready = move || storage::ready(&root, &policy, &state, &*consoles);
-    let ready = tokio::task::spawn_blocking(ready).await;
-    ready.unwrap_or_else(|error| {
-        tracing::error!(%error, "the disks were not made ready");
-        None
-    })
+    let settings = &world.settings;
+    let (root, state) = (&settings.root, &settings.state_directory);
+    storage::ready(root, &world.bus, &site.storage, state, &*settings.consoles).await
 }
 
 async fn keep_running(bus: Arc<Bus>, unit: &'static str) {

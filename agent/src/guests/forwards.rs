@@ -33,14 +33,14 @@ pub trait Forwards: Send + Sync + fmt::Debug {
     fn address(&self) -> Option<Ipv4Addr>;
 }
 
-/// Why ports are not handed on.
+/// Why the packet filter is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     #[error("`nft` could not be run")]
     Run(#[from] io::Error),
     #[error("`nft` took longer than {} s", DEADLINE.as_secs())]
     TooSlow,
-    #[error("`nft` did not take the forwarded ports: {0}")]
+    #[error("`nft` did not take what it was told: {0}")]
     Refused(String),
 }
 
@@ -74,32 +74,44 @@ impl Default for PacketFilter {
     }
 }
 
+impl PacketFilter {
+    /// Lets each guest send and receive so many million bits a second.
+    ///
+    /// # Errors
+    ///
+    /// Where the packet filter does not take it.
+    pub async fn limit(&self, mbits: u32) -> Result<(), ForwardError> {
+        self.take(&surplus_seat::rates::limit(mbits)).await
+    }
+
+    async fn take(&self, text: &str) -> Result<(), ForwardError> {
+        let mut nft = Command::new(&self.nft)
+            .args(["--file", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let run = async {
+            if let Some(mut input) = nft.stdin.take() {
+                input.write_all(text.as_bytes()).await?;
+            }
+            nft.wait_with_output().await
+        };
+        let output = tokio::time::timeout(DEADLINE, run)
+            .await
+            .map_err(|_| ForwardError::TooSlow)??;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(ForwardError::Refused(said.trim().to_owned()));
+        }
+        Ok(())
+    }
+}
+
 impl Forwards for PacketFilter {
     fn set<'a>(&'a self, map: &'a PortMap) -> BoxFuture<'a, Result<(), ForwardError>> {
-        Box::pin(async move {
-            let mut nft = Command::new(&self.nft)
-                .args(["--file", "-"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()?;
-            let text = transaction(map);
-            let run = async {
-                if let Some(mut input) = nft.stdin.take() {
-                    input.write_all(text.as_bytes()).await?;
-                }
-                nft.wait_with_output().await
-            };
-            let output = tokio::time::timeout(DEADLINE, run)
-                .await
-                .map_err(|_| ForwardError::TooSlow)??;
-            if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
-                return Err(ForwardError::Refused(said.trim().to_owned()));
-            }
-            Ok(())
-        })
+        Box::pin(async move { self.take(&transaction(map)).await })
     }
 
     /// The address that the kernel would send from to the world; nothing is sent.

@@ -1,18 +1,19 @@
 //! A stick or CD labelled `SURPLUS` with `site.toml` on it.
 //!
-//! What always holds: a device is mounted read-only, only when it bears the
-//! label, and is unmounted again at once; a device that was looked at is not
-//! read again until it changes, so that looking every few seconds wakes no
-//! disk.
+//! What always holds: nothing is mounted and nothing written; a device is read
+//! beyond its first bytes only when it bears the label; a device that was looked
+//! at is not read again until it changes, so that looking every few seconds wakes
+//! no disk.
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::path::Path;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use fatfs::FsOptions;
+use surplus_medium::iso9660::{self, IsoError};
 
-use super::label::{self, Labelled};
+use super::label::{self, FileSystem};
 use super::{LARGEST, Source};
 use crate::sysroot::SysRoot;
 
@@ -21,67 +22,16 @@ pub const LABEL: &str = "SURPLUS";
 
 const FILE: &str = "site.toml";
 
+/// What it is called on CDs that allow three letters behind the dot.
+const SHORT_FILE: &str = "site.tom";
+
 /// Devices that cannot be a medium that somebody plugged in.
 const NEVER: [&str; 6] = ["loop", "ram", "zram", "dm-", "md", "nbd"];
 
-/// Reads a file from a file system that is not mounted.
-pub trait Mounter: Send {
-    fn read(&mut self, device: &Path, filesystem: &str, file: &str) -> io::Result<Option<Vec<u8>>>;
-}
-
-/// Mounts below a private directory.
-#[derive(Clone, Debug)]
-pub struct KernelMounter {
-    at: PathBuf,
-}
-
-impl KernelMounter {
-    pub fn at(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            at: directory.into(),
-        }
-    }
-}
-
-impl Mounter for KernelMounter {
-    fn read(&mut self, device: &Path, filesystem: &str, file: &str) -> io::Result<Option<Vec<u8>>> {
-        std::fs::create_dir_all(&self.at)?;
-        let flags =
-            MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        mount(
-            Some(device),
-            &self.at,
-            Some(filesystem),
-            flags,
-            None::<&str>,
-        )?;
-        let content = read_file(&self.at.join(file));
-        umount2(&self.at, MntFlags::MNT_DETACH)?;
-        content
-    }
-}
-
-fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other(format!(
-            "{FILE} is larger than {LARGEST} bytes"
-        )));
-    }
-    Ok(Some(bytes))
-}
-
 /// Every block device of the machine, asked for the label.
 #[derive(Debug)]
-pub struct Media<M> {
+pub struct Media {
     root: SysRoot,
-    mounter: M,
     /// Devices that bear no label, as they were then.
     unlabelled: BTreeSet<Seen>,
     found_on: Option<String>,
@@ -95,11 +45,10 @@ struct Seen {
     sequence: u64,
 }
 
-impl<M: Mounter> Media<M> {
-    pub fn new(root: SysRoot, mounter: M) -> Self {
+impl Media {
+    pub fn new(root: SysRoot) -> Self {
         Self {
             root,
-            mounter,
             unlabelled: BTreeSet::new(),
             found_on: None,
         }
@@ -124,15 +73,61 @@ impl<M: Mounter> Media<M> {
     }
 }
 
-fn labelled(device: &Path) -> io::Result<Option<Labelled>> {
+/// What kind of file system the device has, if it bears the label.
+fn labelled(device: &Path) -> io::Result<Option<FileSystem>> {
     let mut start = Vec::with_capacity(label::NEEDED);
     File::open(device)?
         .take(label::NEEDED as u64)
         .read_to_end(&mut start)?;
-    Ok(label::read(&start).filter(|labelled| labelled.label.eq_ignore_ascii_case(LABEL)))
+    let labelled = label::read(&start).filter(|(_, label)| label.eq_ignore_ascii_case(LABEL));
+    Ok(labelled.map(|(filesystem, _)| filesystem))
 }
 
-impl<M: Mounter> Source for Media<M> {
+/// The file's content; `None` where the device has no such file.
+fn read_file(device: &Path, filesystem: FileSystem) -> io::Result<Option<Vec<u8>>> {
+    let device = File::open(device)?;
+    match filesystem {
+        FileSystem::Fat => read_from_fat(device),
+        FileSystem::Iso9660 => read_from_iso(device),
+    }
+}
+
+fn read_from_fat(device: File) -> io::Result<Option<Vec<u8>>> {
+    let volume = fatfs::FileSystem::new(device, FsOptions::new())?;
+    match volume.root_dir().open_file(FILE) {
+        Ok(file) => bounded(file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_from_iso(mut device: File) -> io::Result<Option<Vec<u8>>> {
+    let volume = iso9660::volume(&mut device).map_err(io::Error::other)?;
+    for name in [FILE, SHORT_FILE] {
+        match iso9660::file(&mut device, &volume, name) {
+            Ok(extent) => {
+                device.seek(SeekFrom::Start(extent.offset))?;
+                return bounded(device.take(extent.size)).map(Some);
+            }
+            Err(IsoError::NotFound { .. }) => {}
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+    Ok(None)
+}
+
+fn bounded(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!(
+            "{FILE} is larger than {LARGEST} bytes"
+        )));
+    }
+    Ok(bytes)
+}
+
+impl Source for Media {
     fn name(&self) -> String {
         match &self.found_on {
             Some(device) => format!("medium:{device}"),
@@ -150,12 +145,12 @@ impl<M: Mounter> Source for Media<M> {
             }
             let path = self.root.path(format!("/dev/{}", device.name));
             // A device that cannot be read (an empty drive) is none of ours.
-            let Ok(Some(labelled)) = labelled(&path) else {
+            let Ok(Some(filesystem)) = labelled(&path) else {
                 self.unlabelled.insert(device);
                 continue;
             };
             self.found_on = Some(device.name);
-            match self.mounter.read(&path, labelled.filesystem, FILE)? {
+            match read_file(&path, filesystem)? {
                 Some(bytes) => return Ok(Some(bytes)),
                 None => return Err(io::Error::other(format!("there is no {FILE} on it"))),
             }
@@ -165,79 +160,4 @@ impl<M: Mounter> Source for Media<M> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sysroot::fixture::Tree;
-
-    #[derive(Default)]
-    struct FakeMounter(Vec<(PathBuf, String)>, Option<Vec<u8>>);
-
-    impl Mounter for FakeMounter {
-        fn read(
-            &mut self,
-            device: &Path,
-            filesystem: &str,
-            file: &str,
-        ) -> io::Result<Option<Vec<u8>>> {
-            assert_eq!(file, "site.toml");
-            self.0.push((device.to_owned(), filesystem.to_owned()));
-            Ok(self.1.clone())
-        }
-    }
-
-    fn fat(label: &[u8; 11]) -> Vec<u8> {
-        let mut device = vec![0; 40_000];
-        device[0x52..0x57].copy_from_slice(b"FAT32");
-        device[0x47..0x52].copy_from_slice(label);
-        device
-    }
-
-    #[test]
-    fn only_the_labelled_medium_is_mounted() {
-        let tree = Tree::new();
-        for (name, content) in [
-            ("sda", vec![1; 40_000]),
-            ("sdb", vec![0; 10]),
-            ("sdb1", fat(b"SURPLUS    ")),
-            ("sdc1", fat(b"OTHER      ")),
-        ] {
-            tree.file(&format!("/sys/class/block/{name}/size"), "80")
-                .file(&format!("/dev/{name}"), content);
-        }
-        tree.file("/sys/class/block/sr0/size", "0");
-        let mounter = FakeMounter(Vec::new(), Some(b"version = 1".to_vec()));
-        let mut media = Media::new(tree.root(), mounter);
-        assert_eq!(media.read().unwrap().unwrap(), b"version = 1");
-        assert_eq!(media.name(), "medium:sdb1");
-        assert_eq!(
-            media.mounter.0,
-            [(tree.root().path("/dev/sdb1"), "vfat".to_owned())]
-        );
-    }
-
-    #[test]
-    fn a_device_is_read_again_only_when_its_medium_changed() {
-        let tree = Tree::new();
-        tree.file("/sys/class/block/sdb/size", "80")
-            .file("/sys/class/block/sdb/diskseq", "7")
-            .file("/dev/sdb", vec![0; 40_000]);
-        let mut media = Media::new(tree.root(), FakeMounter(Vec::new(), Some(b"x".to_vec())));
-        assert!(media.read().unwrap().is_none());
-        tree.file("/dev/sdb", fat(b"SURPLUS    "));
-        assert!(media.read().unwrap().is_none());
-        tree.file("/sys/class/block/sdb/diskseq", "8");
-        assert!(media.read().unwrap().is_some());
-    }
-
-    #[test]
-    fn a_labelled_stick_without_the_file_is_an_error_that_says_so() {
-        let tree = Tree::new();
-        tree.file("/sys/class/block/sdb/size", "80")
-            .file("/dev/sdb", fat(b"SURPLUS    "));
-        let mut media = Media::new(tree.root(), FakeMounter::default());
-        assert_eq!(
-            media.read().unwrap_err().to_string(),
-            "there is no site.toml on it"
-        );
-    }
-}
+mod tests;

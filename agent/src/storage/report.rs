@@ -15,6 +15,9 @@ pub(super) const FILE: &str = "/run/surplus/storage.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) disks: Vec<Judged>,
+    /// Why no volume could be made of the disks that were to be used.
+    #[serde(default)]
+    pub(super) failure: Option<String>,
 }
 
 /// A disk and its one reason.
@@ -49,6 +52,7 @@ impl Report {
             disk.used = false;
             disk.reason = format!("not used: {why}");
         }
+        self.failure = Some(why.to_owned());
     }
 }
 
@@ -71,11 +75,10 @@ pub(crate) fn reason_of(
     let report = report?;
     let mut disks = report.disks.iter();
     let found = disks.find(|disk| disk.name == name && disk.serial.as_deref() == serial);
-    Some(match found {
-        Some(disk) => (disk.used, disk.reason.clone()),
-        None => (
-            false,
-            "left alone: it was not there when this boot looked for disks".to_owned(),
-        ),
-    })
+    let reason = match (found, &report.failure) {
+        (Some(disk), _) => return Some((disk.used, disk.reason.clone())),
+        (None, Some(why)) => format!("not used: {why}"),
+        (None, None) => "left alone: it was not there when this boot looked for disks".to_owned(),
+    };
+    Some((false, reason))
 }

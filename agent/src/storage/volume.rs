@@ -6,10 +6,10 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use camino::Utf8Path;
-use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::statvfs;
 
 use super::contents::{self, Extent};
@@ -20,6 +20,9 @@ use crate::sysroot::SysRoot;
 const MIB: u64 = 1 << 20;
 /// The unit of a device-mapper table.
 const SECTOR: u64 = 512;
+
+/// What systemd mounts (var-lib-surplus-volume.mount).
+const LINK: &str = "/run/surplus/volume";
 
 /// Why disks could not be made a volume.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +37,8 @@ pub(super) enum VolumeError {
     NoPartition,
     #[error("its partition could not be written to: {0}")]
     Stamp(io::Error),
-    #[error("{path} could not be made: {source}")]
-    Directory { path: String, source: io::Error },
-    #[error("the volume could not be mounted on {path}: {source}")]
-    Mount { path: String, source: io::Error },
+    #[error("{LINK} could not be made: {0}")]
+    Link(io::Error),
 }
 
 /// A disk that is part of the volume.
@@ -105,37 +106,14 @@ pub(super) fn clear(root: &SysRoot, tools: &Tools) {
     }
 }
 
-/// Joins the members and makes the file system.
-pub(super) fn make(
-    root: &SysRoot,
-    tools: &Tools,
-    members: &[Member],
-) -> Result<PathBuf, VolumeError> {
+/// Joins the members, makes the file system, and a link to it for whoever mounts it.
+pub(super) fn make(root: &SysRoot, tools: &Tools, members: &[Member]) -> Result<(), VolumeError> {
     tools.map(stamp::NAME, &table(members))?;
     let node = node(root).ok_or(VolumeError::NoNode)?;
     tools.make_ext4(&node, stamp::NAME)?;
-    Ok(node)
-}
-
-/// Mounts the volume.
-pub(super) fn mount_on(node: &Path, at: &Utf8Path) -> Result<(), VolumeError> {
-    std::fs::create_dir_all(at).map_err(|source| VolumeError::Directory {
-        path: at.to_string(),
-        source,
-    })?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
-    let failed = |errno: nix::Error| VolumeError::Mount {
-        path: at.to_string(),
-        source: errno.into(),
-    };
-    mount(
-        Some(node),
-        at.as_std_path(),
-        Some("ext4"),
-        flags,
-        None::<&str>,
-    )
-    .map_err(failed)
+    let link = root.path(LINK);
+    let _ = std::fs::remove_file(&link);
+    symlink(node, link).map_err(VolumeError::Link)
 }
 
 /// The size of the file system on which `at` lies, and what of it is free.

@@ -17,7 +17,7 @@ use zbus::Connection;
 use zbus::zvariant::{Fd, Value};
 
 use super::bus::Bus;
-use super::units::ManagerProxy;
+use super::units::{self, ManagerProxy};
 use crate::guests::confinement::{self, Confinement, End, Job, Outcome};
 
 /// How long beyond a tool's own time systemd may take to end it.
@@ -60,11 +60,7 @@ impl TransientServices {
         let manager = ManagerProxy::new(connection)
             .await
             .map_err(io::Error::other)?;
-        // Without a subscriber systemd says nothing of jobs. It takes each once, and
-        // calls it an error to ask again.
-        let _ = manager.subscribe().await;
-        let mut removed = manager
-            .receive_job_removed()
+        let mut removed = units::jobs_ended(&manager)
             .await
             .map_err(io::Error::other)?;
         let (stdout, says) = io::pipe()?;

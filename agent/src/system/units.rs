@@ -1,6 +1,7 @@
 //! Units of systemd that the agent needs: looked at, started, restarted where
 //! they hang.
 
+use futures_util::StreamExt as _;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
 use super::bus::{Bus, BusError};
@@ -69,6 +70,8 @@ pub enum UnitError {
         #[source]
         source: zbus::Error,
     },
+    #[error("unit {unit} was started and failed ({result}); its lines in the log say why")]
+    Failed { unit: String, result: String },
 }
 
 /// What was found, and done, about a unit.
@@ -129,9 +132,47 @@ pub async fn restart(bus: &Bus, unit: &str) -> Result<(), UnitError> {
     Ok(())
 }
 
+/// Starts `unit` and waits until that is done: where it is a oneshot, until its
+/// work is.
+pub async fn complete(bus: &Bus, unit: &str) -> Result<(), UnitError> {
+    let start = |source| UnitError::Start {
+        unit: unit.to_owned(),
+        source,
+    };
+    let failed = |result: &str| UnitError::Failed {
+        unit: unit.to_owned(),
+        result: result.to_owned(),
+    };
+    let connection = bus.connection().await?;
+    let manager = ManagerProxy::new(connection).await.map_err(start)?;
+    let mut ended = jobs_ended(&manager).await.map_err(start)?;
+    let job = manager.start_unit(unit, "replace").await.map_err(start)?;
+    while let Some(signal) = ended.next().await {
+        if let Ok(args) = signal.args()
+            && args.job == job
+        {
+            return match args.result.as_str() {
+                "done" => Ok(()),
+                result => Err(failed(result)),
+            };
+        }
+    }
+    Err(failed("systemd went away"))
+}
+
+/// Hears of every job's end from now on.
+pub(super) async fn jobs_ended(manager: &ManagerProxy<'_>) -> zbus::Result<JobRemovedStream> {
+    // Without a subscriber systemd says nothing of jobs. It takes each once, and
+    // calls it an error to ask again.
+    let _ = manager.subscribe().await;
+    manager.receive_job_removed().await
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
+
+    use zbus::object_server::SignalEmitter;
 
     use super::*;
     use crate::system::bus::fake;
@@ -167,6 +208,51 @@ mod tests {
             *manager.started.lock().unwrap(),
             ["again: libvirtd.service"]
         );
+    }
+
+    /// Says of each job that it ended so, after one that is none of ours.
+    struct EndingManager(&'static str);
+
+    #[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
+    impl EndingManager {
+        fn subscribe(&self) {}
+
+        async fn start_unit(
+            &self,
+            name: &str,
+            _mode: &str,
+            #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+        ) -> OwnedObjectPath {
+            let job = |number: u32| {
+                let path = format!("/org/freedesktop/systemd1/job/{number}");
+                OwnedObjectPath::try_from(path).unwrap()
+            };
+            for (number, result) in [(6, "done"), (7, "failed"), (8, self.0)] {
+                Self::job_removed(&emitter, number, job(number), name, result)
+                    .await
+                    .unwrap();
+            }
+            job(8)
+        }
+
+        #[zbus(signal)]
+        async fn job_removed(
+            emitter: &SignalEmitter<'_>,
+            id: u32,
+            job: OwnedObjectPath,
+            unit: &str,
+            result: &str,
+        ) -> zbus::Result<()>;
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_was_to_do_its_work_did_it_or_failed() {
+        for (result, good) in [("done", true), ("failed", false), ("timeout", false)] {
+            let manager = EndingManager(result);
+            let (ours, _theirs) = fake::serving("/org/freedesktop/systemd1", manager).await;
+            let done = complete(&Bus::of(ours), "surplus-disks.service").await;
+            assert_eq!(done.is_ok(), good, "{result}: {done:?}");
+        }
     }
 
     struct FakeUnit {

@@ -1,7 +1,7 @@
 //! The register of hosts.
 
 use surplus_protocol::api::{Host, HostState, is_alarming};
-use surplus_protocol::inventory::{Disk, HardwareIdentity, Inventory, KvmProbe, Nic};
+use surplus_protocol::inventory::{Disk, HardwareIdentity, Inventory, KvmProbe, Nic, SelfCheck};
 
 use super::admissions::admission;
 use super::{View, short_ids};
@@ -97,6 +97,7 @@ impl View {
             rows.push(("for sale", resources(&capacity.sellable)));
             rows.push(("kept for the host", resources(&capacity.reserve)));
             rows.push(("overhead a guest", resources(&capacity.guest_overhead)));
+            rows.push(("network a guest", rate(capacity.guest_mbits)));
         }
         if let Some(why) = withheld(host) {
             rows.push(("offers nothing", why));
@@ -139,6 +140,33 @@ pub(crate) fn resources(all: &surplus_protocol::inventory::Resources) -> String 
         show_size(all.memory_bytes),
         show_size(all.disk_bytes)
     )
+}
+
+/// What a guest may send, and receive.
+pub(crate) fn rate(mbits: Option<u32>) -> String {
+    mbits.map_or_else(|| "?".to_owned(), |mbits| format!("{mbits} Mbit/s"))
+}
+
+/// What came of the host's attacks on itself.
+fn self_test(checks: &[SelfCheck]) -> String {
+    let failed: Vec<_> = checks
+        .iter()
+        .filter_map(|check| {
+            Some(format!(
+                "{} failed: {}",
+                check.name,
+                check.failure.as_ref()?
+            ))
+        })
+        .collect();
+    if checks.is_empty() {
+        "not made yet".to_owned()
+    } else if failed.is_empty() {
+        let names: Vec<_> = checks.iter().map(|check| check.name.as_str()).collect();
+        format!("passed ({})", names.join(", "))
+    } else {
+        failed.join("; ")
+    }
 }
 
 fn state(host: &Host) -> String {
@@ -199,6 +227,7 @@ fn hardware(inventory: &Inventory) -> Vec<(&'static str, String)> {
             ),
         ),
         ("guests run", kvm(&inventory.kvm)),
+        ("guests kept apart", self_test(&inventory.self_test)),
         (
             "booted by",
             if inventory.uefi { "UEFI" } else { "BIOS" }.to_owned(),

@@ -2,7 +2,7 @@
 
 use surplus_protocol::api::{Image, Offer, PriceBook, Quote};
 
-use super::hosts::resources;
+use super::hosts::{rate, resources};
 use super::{View, short_ids};
 use crate::units::{show_money, show_rate, show_seconds, show_size};
 
@@ -20,6 +20,7 @@ impl View {
             ">DISK",
             "CPU",
             "RUNS BY",
+            "NETWORK",
             ">ALL OF IT, AN HOUR",
         ];
         self.table(
@@ -33,6 +34,7 @@ impl View {
                     show_size(offer.free.disk_bytes),
                     offer.cpu_model.clone(),
                     offer.accelerator.clone(),
+                    rate(offer.guest_mbits),
                     show_money(offer.price_per_hour, &offer.currency),
                 ]
             }),

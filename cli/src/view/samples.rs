@@ -6,7 +6,7 @@ use surplus_protocol::api::{
     Offer, PriceBook, Quote, Selectors, Token,
 };
 use surplus_protocol::inventory::{
-    Capacity, Cpu, Disk, HardwareIdentity, Inventory, KvmProbe, Nic, NumaNode, Resources,
+    Capacity, Cpu, Disk, HardwareIdentity, Inventory, KvmProbe, Nic, NumaNode, Resources, SelfCheck,
 };
 use surplus_protocol::lease::{
     EndReason, Forward, GuestPhase, GuestPort, ImageFormat, LeaseState, OnLostLink, Transport,
@@ -120,6 +120,7 @@ pub(crate) fn host(number: u8) -> Host {
                 memory_bytes: 4 * GIB,
                 disk_bytes: 0,
             },
+            guest_mbits: Some(100),
             withheld: None,
         }),
         free: Resources {
@@ -177,6 +178,11 @@ fn inventory() -> Inventory {
         root_hash: "ab".repeat(32),
         kernel: "6.12.1".into(),
         booted_from: None,
+        self_test: vec![SelfCheck {
+            name: "neighbour".into(),
+            attempts: 70,
+            failure: None,
+        }],
     }
 }
 
@@ -187,6 +193,7 @@ pub(crate) fn offer(number: u8) -> Offer {
         free: some(),
         cpu_model: "Xeon Gold 6130".into(),
         accelerator: "kvm".into(),
+        guest_mbits: Some(100),
         price_per_hour: Money(25_500),
         currency: "EUR".into(),
     }

@@ -63,6 +63,11 @@ pub fn inventory(mut said: Inventory) -> Inventory {
     if let KvmProbe::Fails { reason } = &mut said.kvm {
         *reason = text(reason);
     }
+    said.self_test.truncate(LIST);
+    for check in &mut said.self_test {
+        check.name = text(&check.name);
+        check.failure = option(&check.failure);
+    }
     match &mut said.booted_from {
         Some(BootSource::Medium { device }) => *device = text(device),
         Some(BootSource::Network { url, interface }) => {

@@ -63,6 +63,7 @@ pub fn offer(
         free,
         cpu_model: inventory.cpu.model.clone(),
         accelerator: placement::accelerator(inventory).ok()?.to_owned(),
+        guest_mbits: host.capacity.as_ref()?.guest_mbits,
         price_per_hour: pricing::window(book, free, 3600),
         currency: book.currency.clone(),
     })

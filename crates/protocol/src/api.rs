@@ -196,6 +196,8 @@ pub struct Offer {
     pub cpu_model: String,
     /// `kvm` or `emulation`.
     pub accelerator: String,
+    /// What a guest may send, and receive, in Mbit/s, where the host says so.
+    pub guest_mbits: Option<u32>,
     /// What that largest guest would cost for an hour.
     pub price_per_hour: Money,
     pub currency: String,

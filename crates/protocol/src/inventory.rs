@@ -23,6 +23,23 @@ pub struct Inventory {
     /// Where the root came from; not known of older agents.
     #[serde(default)]
     pub booted_from: Option<BootSource>,
+    /// What came of the host's attacks on itself; empty until they were made, and
+    /// of older agents.
+    #[serde(default)]
+    pub self_test: Vec<SelfCheck>,
+}
+
+/// Something that a host tries on itself at its start, as a guest would or somebody
+/// who broke out of one. Where anything comes through it offers nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SelfCheck {
+    /// `forged-frames`, `neighbour`, `host` and the like.
+    pub name: String,
+    /// How much was tried.
+    pub attempts: u32,
+    /// What came through, or why nothing could be tried.
+    pub failure: Option<String>,
 }
 
 /// Where a host's root file system came from.
@@ -156,6 +173,9 @@ pub struct Capacity {
     pub guest_overhead: Resources,
     /// What is kept for the host itself, for the register.
     pub reserve: Resources,
+    /// What each guest may send, and receive, in Mbit/s; not known of older agents.
+    #[serde(default)]
+    pub guest_mbits: Option<u32>,
     /// Why nothing is offered, when `sellable` is zero for a reason that the
     /// operator can mend.
     pub withheld: Option<String>,

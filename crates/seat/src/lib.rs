@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+pub mod rates;
 pub mod render;
 
 /// Seats on a host. A guest takes a whole vCPU at least, so that only a server of

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write as _};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::network::{Addressing, Interface, Network, Uplink};
-use crate::site::{Marketplace, Place, Site, Storage, Trust};
+use crate::site::{Guests, Marketplace, Place, Site, Storage, Trust};
 use crate::size::format_size;
 
 /// What stands in place of a secret.
@@ -37,6 +37,10 @@ impl Site {
         });
         page.section("guests", |page| {
             page.plain_if("share_cores", self.guests.share_cores.then_some(true));
+            page.plain_if(
+                "mbits",
+                Some(self.guests.mbits).filter(|mbits| *mbits != Guests::default().mbits),
+            );
         });
         page.section("reserve", |page| {
             page.string_if("memory", self.reserve.memory.map(format_size));

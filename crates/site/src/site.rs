@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
 use crate::error::SiteError;
 use crate::network::Network;
@@ -24,6 +25,7 @@ const TOP: Known = &[
 const MARKETPLACE: Known = &["url", "urls", "ca", "ca_sha256", "token", "proxy"];
 const PLACE: Known = &["name", "rack", "labels"];
 const STORAGE: Known = &["policy", "serials"];
+const GUESTS: Known = &["share_cores", "mbits"];
 const RESERVE: Known = &["memory", "vcpus"];
 /// Full names, for the guess at what an unknown key was meant to be.
 const ALL: Known = &[
@@ -46,6 +48,7 @@ const ALL: Known = &[
     "storage.policy",
     "storage.serials",
     "guests.share_cores",
+    "guests.mbits",
     "reserve.memory",
     "reserve.vcpus",
     "time.servers",
@@ -96,7 +99,8 @@ pub struct Place {
 
 /// Which disks are given to us. Whatever it says, a disk that carries somebody's
 /// data is left alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Storage {
     /// None: guests' disks lie in memory.
     #[default]
@@ -108,11 +112,22 @@ pub enum Storage {
 }
 
 /// How guests run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guests {
     /// A core's threads (SMT) may run different tenants at once, who can then learn
     /// from each other's timing. Otherwise each core runs one thread.
     pub share_cores: bool,
+    /// What each may send, and receive: million bits a second.
+    pub mbits: u32,
+}
+
+impl Default for Guests {
+    fn default() -> Self {
+        Self {
+            share_cores: false,
+            mbits: 100,
+        }
+    }
 }
 
 /// What is kept back for the owner, besides what the host itself needs.
@@ -333,12 +348,22 @@ fn is_in_serials(byte: u8) -> bool {
 }
 
 fn read_guests(top: &Section<'_, '_>) -> Result<Guests, SiteError> {
-    const WRITE: &str = "true or false, without quotes";
-    let Some(section) = top.section("guests", &["share_cores"], ALL)? else {
-        return Ok(Guests::default());
+    const SHARE: &str = "true or false, without quotes";
+    const MBITS: &str = "million bits a second from 1 to 100000, as 250";
+    let mut guests = Guests::default();
+    let Some(section) = top.section("guests", GUESTS, ALL)? else {
+        return Ok(guests);
     };
-    let share_cores = section.boolean("share_cores", WRITE)?.unwrap_or(false);
-    Ok(Guests { share_cores })
+    if let Some(share_cores) = section.boolean("share_cores", SHARE)? {
+        guests.share_cores = share_cores;
+    }
+    if let Some(found) = section.integer("mbits", MBITS)? {
+        let rate = u32::try_from(found.value).ok();
+        let rate = rate.filter(|rate| (1..=100_000).contains(rate));
+        guests.mbits =
+            rate.ok_or_else(|| found.invalid(format!("{} is no such rate", found.value), MBITS))?;
+    }
+    Ok(guests)
 }
 
 fn read_reserve(top: &Section<'_, '_>) -> Result<Reserve, SiteError> {

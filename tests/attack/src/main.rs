@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use surplus_attack::escape::Guard;
 use surplus_attack::packet::Wire;
-use surplus_attack::{Cast, all, escape, flooded, mark};
+use surplus_attack::{Cast, all, escape, flooded, mark, network};
 use surplus_seat::Seat;
 
 /// Ends whoever listens.
@@ -30,6 +30,17 @@ enum Arguments {
     /// In the confinement of a QEMU that runs
     #[command(subcommand)]
     Escape(Escape),
+    /// Tries this host's networks as it tries itself at its start
+    Trial,
+    /// Sends as much to UDP ports as it can: 1400 bytes each time
+    Flood {
+        to: SocketAddrV4,
+        /// How often
+        count: u16,
+        /// To another port each time, counted up from the first
+        #[arg(long)]
+        ports: bool,
+    },
     /// Sends a name to a UDP port
     Tell {
         to: SocketAddr,
@@ -176,6 +187,18 @@ fn main() -> Result<()> {
         }
         Arguments::Escape(escape) => {
             print!("{}", escape.run()?);
+            Ok(())
+        }
+        Arguments::Trial => {
+            println!("{}", serde_json::to_string(&network::checks())?);
+            Ok(())
+        }
+        Arguments::Flood { to, count, ports } => {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            for number in 0..count {
+                let port = to.port() + if ports { number } else { 0 };
+                socket.send_to(&[0; 1400], (*to.ip(), port))?;
+            }
             Ok(())
         }
         Arguments::Tell { to, name } => {

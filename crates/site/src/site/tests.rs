@@ -42,6 +42,7 @@ mode = "802.3ad"
 policy = "none"
 [guests]
 share_cores = true
+mbits = 250
 [reserve]
 memory = "512MiB"
 vcpus = 2
@@ -60,8 +61,19 @@ fn the_smallest_file_gets_the_safe_defaults() {
     assert!(site.marketplace.token.is_none());
     assert_eq!(site.network, Network::default());
     assert_eq!(site.storage, Storage::None);
+    assert_eq!(site.guests, Guests::default());
     assert!(!site.guests.share_cores);
     assert!(!site.testing.allow_emulation);
+}
+
+#[test]
+fn a_guests_rate_is_a_number_that_a_network_can_have() {
+    let rate = |text: &str| Site::parse(&with(&format!("[guests]\nmbits = {text}")));
+    assert_eq!(rate("250").unwrap().guests.mbits, 250);
+    for wrong in ["0", "-1", "100001", "99999999999"] {
+        let error = rate(wrong).unwrap_err().to_string();
+        assert!(error.contains("guests.mbits"), "{error}");
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use anyhow::{Context as _, Result};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{
@@ -26,15 +25,18 @@ pub struct Wire {
 
 impl Wire {
     /// Hears the interface from now on.
-    pub fn tap(interface: &str) -> Result<Self> {
-        let all = getifaddrs().context("could not list the interfaces")?;
-        let address = all
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such interface, or without CAP_NET_RAW.
+    pub fn tap(interface: &str) -> io::Result<Self> {
+        let found = getifaddrs()?
             .filter(|it| it.interface_name == interface)
             .find_map(|it| it.address?.as_link_addr().copied());
-        let address = address.with_context(|| format!("there is no interface {interface}"))?;
+        let absent = || io::Error::other(format!("there is no interface {interface}"));
+        let address = found.ok_or_else(absent)?;
         let socket = open()?;
-        bind(socket.as_raw_fd(), &address)
-            .with_context(|| format!("could not listen on {interface}"))?;
+        bind(socket.as_raw_fd(), &address)?;
         Ok(Self {
             socket,
             address: Some(address),
@@ -42,7 +44,11 @@ impl Wire {
     }
 
     /// Hears every interface from now on, also those that come later.
-    pub fn tap_all() -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Without CAP_NET_RAW.
+    pub fn tap_all() -> io::Result<Self> {
         Ok(Self {
             socket: open()?,
             address: None,
@@ -61,22 +67,29 @@ impl Wire {
 
     /// The next frame, whichever way it goes.
     pub fn receive(&self) -> io::Result<Vec<u8>> {
+        self.take(MsgFlags::empty())
+    }
+
+    /// The next frame, if one was heard.
+    pub(crate) fn heard(&self) -> io::Result<Vec<u8>> {
+        self.take(MsgFlags::MSG_DONTWAIT)
+    }
+
+    fn take(&self, flags: MsgFlags) -> io::Result<Vec<u8>> {
         let mut frame = vec![0; LARGEST];
-        let length = recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty())?;
+        let length = recv(self.socket.as_raw_fd(), &mut frame, flags)?;
         frame.truncate(length);
         Ok(frame)
     }
 }
 
-fn open() -> Result<OwnedFd> {
+fn open() -> io::Result<OwnedFd> {
     let socket = socket(
         AddressFamily::Packet,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::EthAll,
-    )
-    .context("could not open a packet socket: it takes CAP_NET_RAW")?;
-    setsockopt(&socket, RcvBufForce, &WAITING)
-        .context("could not have more frames wait than is usual")?;
+    )?;
+    setsockopt(&socket, RcvBufForce, &WAITING)?;
     Ok(socket)
 }
