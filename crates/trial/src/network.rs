@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
@@ -132,16 +132,19 @@ impl Trial {
         let ports = [plugged(me)?, plugged(victim)?];
         // A bridge may take its address from its ports.
         let bridge = the_bridge()?;
-        let (uplinks, address) = uplinks().map_err(TrialError::Uplinks)?;
-        let host = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).map_err(TrialError::Host)?;
+        let (uplinks, addresses) = uplinks().map_err(TrialError::Uplinks)?;
+        // It hears IPv4, too.
+        let host = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).map_err(TrialError::Host)?;
         host.set_nonblocking(true).map_err(TrialError::Host)?;
         let cast = Cast {
             me,
             victim,
             host: bridge.mac().unwrap_or_default(),
-            uplink: address.unwrap_or(Ipv4Addr::LOCALHOST),
+            uplink: addresses.ipv4.unwrap_or(Ipv4Addr::LOCALHOST),
+            uplink6: addresses.ipv6.unwrap_or(Ipv6Addr::LOCALHOST),
             // Somebody whom the host would go by its router for.
             management: Ipv4Addr::new(10, 66, 66, 66),
+            management6: Ipv6Addr::new(0xfd66, 0x66, 0x66, 0, 0, 0, 0, 0x66),
         };
         let [me, victim] = ports;
         Ok(Self {
@@ -268,11 +271,18 @@ fn plugged(seat: Seat) -> Result<Tap, TrialError> {
     made.map_err(|source| TrialError::Interface { name, source })
 }
 
-/// What leads out of the host, and its address there.
-fn uplinks() -> io::Result<(Vec<Wire>, Option<Ipv4Addr>)> {
+/// What the host is called outside.
+#[derive(Debug, Default)]
+struct Addresses {
+    ipv4: Option<Ipv4Addr>,
+    ipv6: Option<Ipv6Addr>,
+}
+
+/// What leads out of the host, and its addresses there.
+fn uplinks() -> io::Result<(Vec<Wire>, Addresses)> {
     let is_inside = |name: &str| name == "lo" || name == BRIDGE || name.starts_with("sg");
     let mut wires = Vec::new();
-    let mut address = None;
+    let mut addresses = Addresses::default();
     for interface in getifaddrs()?.filter(|it| !is_inside(&it.interface_name)) {
         let Some(found) = interface.address else {
             continue;
@@ -280,8 +290,12 @@ fn uplinks() -> io::Result<(Vec<Wire>, Option<Ipv4Addr>)> {
         if found.as_link_addr().is_some() {
             wires.push(Wire::tap(&interface.interface_name)?);
         } else if let Some(ipv4) = found.as_sockaddr_in() {
-            address.get_or_insert(ipv4.ip());
+            addresses.ipv4.get_or_insert(ipv4.ip());
+        } else if let Some(ipv6) = found.as_sockaddr_in6()
+            && !ipv6.ip().is_unicast_link_local()
+        {
+            addresses.ipv6.get_or_insert(ipv6.ip());
         }
     }
-    Ok((wires, address))
+    Ok((wires, addresses))
 }
