@@ -9,6 +9,7 @@ mod contents;
 mod guests;
 mod idle;
 mod netboot;
+mod network;
 mod table;
 
 use std::time::Duration;
@@ -31,6 +32,8 @@ enum Part {
     Netboot,
     /// The agent's cost, and ticket to QEMU beside a bare `virsh create`
     Guests,
+    /// What guests' isolation costs: throughput, and the time to set it up
+    Network,
     /// What the agent takes while nothing happens, with twenty leases too
     Idle,
 }
@@ -47,42 +50,24 @@ pub(crate) struct Args {
     quick: bool,
 }
 
+impl Args {
+    fn wants(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     interrupt::handle()?;
     ground::programs()?;
-    ground::image()?;
-    ground::guest()?;
     let lab = Lab::open_with("bench", &ground::say)?;
     let mut table = Table::default();
-    let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
-    if wanted(Part::Contents) {
-        contents::measure(&lab, &mut table)?;
-    }
-    let marketplace = Marketplace::start(&lab)?;
-    let token = marketplace.token("bench", 1000)?;
-    let iso = marketplace.customised_iso("bench", &marketplace.site_file(&token)?)?;
     let runs = if args.quick { 1 } else { args.runs.max(1) };
-    if wanted(Part::Boots) {
-        boots::time(&lab, &iso, runs, &mut table)?;
+    if args.wants(Part::Network) {
+        network::measure(&lab, runs, &mut table)?;
     }
-    let (firmwares, grain): (&[_], _) = if args.quick {
-        (&[Firmware::Bios], boots::COARSE)
-    } else {
-        (&[Firmware::Bios, Firmware::Uefi], boots::FINE)
-    };
-    if wanted(Part::Memory) {
-        boots::least_memory_from_cd(&lab, &iso, firmwares, grain, &mut table);
-    }
-    if wanted(Part::Netboot) {
-        netboot::measure(&lab, runs, firmwares, grain, &mut table)?;
-    }
-    if wanted(Part::Guests) {
-        let runs = if args.quick { 1 } else { 3 };
-        guests::measure(&lab, &marketplace, &iso, runs, &mut table)?;
-    }
-    if wanted(Part::Idle) {
-        let watched = Duration::from_secs(if args.quick { 60 } else { 300 });
-        idle::measure(&lab, &marketplace, &iso, watched, &mut table)?;
+    // All else needs the image.
+    if args.parts != [Part::Network] {
+        image(args, &lab, runs, &mut table)?;
     }
     println!(
         "\nmachines run by {} on {} processors\n",
@@ -91,6 +76,40 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     print!("{table}");
     lab.forget_logs();
+    Ok(())
+}
+
+fn image(args: &Args, lab: &Lab, runs: u32, table: &mut Table) -> Result<()> {
+    ground::image()?;
+    ground::guest()?;
+    if args.wants(Part::Contents) {
+        contents::measure(lab, table)?;
+    }
+    let marketplace = Marketplace::start(lab)?;
+    let token = marketplace.token("bench", 1000)?;
+    let iso = marketplace.customised_iso("bench", &marketplace.site_file(&token)?)?;
+    if args.wants(Part::Boots) {
+        boots::time(lab, &iso, runs, table)?;
+    }
+    let (firmwares, grain): (&[_], _) = if args.quick {
+        (&[Firmware::Bios], boots::COARSE)
+    } else {
+        (&[Firmware::Bios, Firmware::Uefi], boots::FINE)
+    };
+    if args.wants(Part::Memory) {
+        boots::least_memory_from_cd(lab, &iso, firmwares, grain, table);
+    }
+    if args.wants(Part::Netboot) {
+        netboot::measure(lab, runs, firmwares, grain, table)?;
+    }
+    if args.wants(Part::Guests) {
+        let runs = if args.quick { 1 } else { 3 };
+        guests::measure(lab, &marketplace, &iso, runs, table)?;
+    }
+    if args.wants(Part::Idle) {
+        let watched = Duration::from_secs(if args.quick { 60 } else { 300 });
+        idle::measure(lab, &marketplace, &iso, watched, table)?;
+    }
     Ok(())
 }
 

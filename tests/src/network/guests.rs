@@ -87,9 +87,12 @@ impl Setup {
 
     /// The same with a text in another's place, which stands there once.
     pub fn with(mut self, old: &str, new: &str) -> Result<Self> {
-        let count = self.filter.matches(old).count();
+        let texts = [&mut self.filter, &mut self.seats];
+        let count: usize = texts.iter().map(|text| text.matches(old).count()).sum();
         ensure!(count == 1, "{old:?} stands {count} times in the filter");
-        self.filter = self.filter.replace(old, new);
+        for text in texts {
+            *text = text.replace(old, new);
+        }
         Ok(self)
     }
 
