@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use surplus_seat::{HOST, Seat, rates};
+use surplus_seat::{Seat, rates};
 use surplus_tests::Lab;
 use surplus_tests::lab::run;
 use surplus_tests::network::Station;
@@ -26,13 +26,8 @@ fn seat() -> Result<Seat> {
     Seat::try_from(1).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// A host with a guest that knows its way into the world.
 fn network<'a>(lab: &'a Lab, setup: &Setup) -> Result<GuestsNetwork<'a>> {
-    let seat = seat()?;
-    let network = GuestsNetwork::new(lab, setup, &[seat])?;
-    let mut ip = network.guest_in(seat)?.tool("ip");
-    run(ip.args(["route", "add", "default", "via", &HOST.to_string()]))?;
-    Ok(network)
+    GuestsNetwork::new(lab, setup, &[seat()?])
 }
 
 fn flood(from: &Station<'_>, to: &str, count: u16, more: &[&str]) -> Result<()> {

@@ -35,9 +35,9 @@ const GUARDS: &[(&str, &str, &str, &str)] = &[
         "forged-frames",
     ),
     (
-        "ARP and IPv4 alone",
-        "goto speak_ip }\n\t\tdrop\n",
-        "goto speak_ip }\n",
+        "ARP, IPv4 and IPv6 alone",
+        "goto speak_ip6 }\n\t\tdrop\n",
+        "goto speak_ip6 }\n",
         "forged-frames",
     ),
     (
@@ -51,6 +51,12 @@ const GUARDS: &[(&str, &str, &str, &str)] = &[
         "\t\tiifname \"surplus0\" drop\n",
         "\t\tiifname \"surplus0\" accept\n",
         "host",
+    ),
+    (
+        "a guest has its own IPv6 address",
+        "\t\tiifname . ip6 saddr != @addresses6 drop\n",
+        "",
+        "forged-frames",
     ),
     (
         "no guest reaches the site's networks",

@@ -132,19 +132,20 @@ impl Trial {
         let ports = [plugged(me)?, plugged(victim)?];
         // A bridge may take its address from its ports.
         let bridge = the_bridge()?;
-        let (uplinks, addresses) = uplinks().map_err(TrialError::Uplinks)?;
-        // It hears IPv4, too.
+        let uplinks = Uplinks::find().map_err(TrialError::Uplinks)?;
+        // Which hears IPv4 as well.
         let host = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).map_err(TrialError::Host)?;
         host.set_nonblocking(true).map_err(TrialError::Host)?;
         let cast = Cast {
             me,
             victim,
             host: bridge.mac().unwrap_or_default(),
-            uplink: addresses.ipv4.unwrap_or(Ipv4Addr::LOCALHOST),
-            uplink6: addresses.ipv6.unwrap_or(Ipv6Addr::LOCALHOST),
+            uplink: uplinks.address.unwrap_or(Ipv4Addr::LOCALHOST),
             // Somebody whom the host would go by its router for.
             management: Ipv4Addr::new(10, 66, 66, 66),
-            management6: Ipv6Addr::new(0xfd66, 0x66, 0x66, 0, 0, 0, 0, 0x66),
+            uplink6: uplinks.address6.unwrap_or(Ipv6Addr::LOCALHOST),
+            // … and somebody on its cable.
+            management6: uplinks.address6.map_or(UNROUTED, neighbour),
         };
         let [me, victim] = ports;
         Ok(Self {
@@ -154,7 +155,7 @@ impl Trial {
             victim,
             bridge,
             host,
-            uplinks,
+            uplinks: uplinks.wires,
         })
     }
 
@@ -223,8 +224,12 @@ impl Trial {
             }),
             outside: Names::new(),
         };
-        // What the host sends to its guest's face.
-        heard.host.extend(marks(|| self.me.receive()));
+        // What the host sends to its guest's face. That there is no way, which it says
+        // of IPv6 where it has none, is no answer.
+        heard.host.extend(marks(|| {
+            let frame = self.me.receive()?;
+            Ok(if is_no_way(&frame) { Vec::new() } else { frame })
+        }));
         for uplink in &self.uplinks {
             heard.outside.extend(marks(|| uplink.heard()));
         }
@@ -239,6 +244,14 @@ impl Trial {
 fn names(attacks: &[Attack], kind: Kind) -> Names {
     let of_kind = attacks.iter().filter(|attack| attack.kind == kind);
     of_kind.map(|attack| attack.name.to_owned()).collect()
+}
+
+/// Whether it says that a target is out of reach, whyever (RFC 792, RFC 4443).
+fn is_no_way(frame: &[u8]) -> bool {
+    let at = |place: usize, bytes: &[u8]| frame.get(place..place + bytes.len()) == Some(bytes);
+    let over_ipv4 = at(12, &[0x08, 0x00]) && at(23, &[1]) && at(34, &[3, 0]);
+    let over_ipv6 = at(12, &[0x86, 0xdd]) && at(20, &[58]) && at(54, &[1, 0]);
+    over_ipv4 || over_ipv6
 }
 
 /// The names that frames carry, to the last that is there.
@@ -271,31 +284,43 @@ fn plugged(seat: Seat) -> Result<Tap, TrialError> {
     made.map_err(|source| TrialError::Interface { name, source })
 }
 
-/// What the host is called outside.
-#[derive(Debug, Default)]
-struct Addresses {
-    ipv4: Option<Ipv4Addr>,
-    ipv6: Option<Ipv6Addr>,
+/// Nobody's (RFC 6666): where there is no network, nobody is on it.
+const UNROUTED: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
+
+/// Another address of the same network.
+fn neighbour(address: Ipv6Addr) -> Ipv6Addr {
+    (u128::from(address) ^ 0xff).into()
 }
 
 /// What leads out of the host, and its addresses there.
-fn uplinks() -> io::Result<(Vec<Wire>, Addresses)> {
-    let is_inside = |name: &str| name == "lo" || name == BRIDGE || name.starts_with("sg");
-    let mut wires = Vec::new();
-    let mut addresses = Addresses::default();
-    for interface in getifaddrs()?.filter(|it| !is_inside(&it.interface_name)) {
-        let Some(found) = interface.address else {
-            continue;
+struct Uplinks {
+    wires: Vec<Wire>,
+    address: Option<Ipv4Addr>,
+    address6: Option<Ipv6Addr>,
+}
+
+impl Uplinks {
+    fn find() -> io::Result<Self> {
+        let is_inside = |name: &str| name == "lo" || name == BRIDGE || name.starts_with("sg");
+        let mut all = Self {
+            wires: Vec::new(),
+            address: None,
+            address6: None,
         };
-        if found.as_link_addr().is_some() {
-            wires.push(Wire::tap(&interface.interface_name)?);
-        } else if let Some(ipv4) = found.as_sockaddr_in() {
-            addresses.ipv4.get_or_insert(ipv4.ip());
-        } else if let Some(ipv6) = found.as_sockaddr_in6()
-            && !ipv6.ip().is_unicast_link_local()
-        {
-            addresses.ipv6.get_or_insert(ipv6.ip());
+        for interface in getifaddrs()?.filter(|it| !is_inside(&it.interface_name)) {
+            let Some(found) = interface.address else {
+                continue;
+            };
+            if found.as_link_addr().is_some() {
+                all.wires.push(Wire::tap(&interface.interface_name)?);
+            } else if let Some(ipv4) = found.as_sockaddr_in() {
+                all.address.get_or_insert(ipv4.ip());
+            } else if let Some(ipv6) = found.as_sockaddr_in6()
+                && !ipv6.ip().is_unicast_link_local()
+            {
+                all.address6.get_or_insert(ipv6.ip());
+            }
         }
+        Ok(all)
     }
-    Ok((wires, addresses))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ enum Arguments {
     Trial,
     /// Sends as much to UDP ports as it can: 1400 bytes each time
     Flood {
-        to: SocketAddrV4,
+        to: SocketAddr,
         /// How often
         count: u16,
         /// To another port each time, counted up from the first
@@ -194,19 +194,15 @@ fn main() -> Result<()> {
             Ok(())
         }
         Arguments::Flood { to, count, ports } => {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let socket = from_anywhere(to)?;
             for number in 0..count {
                 let port = to.port() + if ports { number } else { 0 };
-                socket.send_to(&[0; 1400], (*to.ip(), port))?;
+                socket.send_to(&[0; 1400], (to.ip(), port))?;
             }
             Ok(())
         }
         Arguments::Tell { to, name } => {
-            let any: SocketAddr = match to {
-                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-            };
-            UdpSocket::bind(any)?.send_to(&mark::of(&name), to)?;
+            from_anywhere(to)?.send_to(&mark::of(&name), to)?;
             Ok(())
         }
         Arguments::Pour { to, seconds } => pour(to, Duration::from_secs_f64(seconds)),
@@ -276,6 +272,14 @@ fn send(arguments: &Send) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A socket for datagrams to there.
+fn from_anywhere(to: SocketAddr) -> std::io::Result<UdpSocket> {
+    match to {
+        SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)),
+    }
 }
 
 /// Bytes that are written, or read, at once.
