@@ -134,6 +134,31 @@ fn tried_itself(marketplace: &Marketplace) -> Result<()> {
     Ok(())
 }
 
+/// Of all that is read-only to the agent, what it has to write to is not: a core's
+/// threads are switched there. (The test's machine has one thread a core.)
+fn the_agent_sees_what_it_needs(tenants: &mut Tenants) -> Result<()> {
+    let mounts = format!("cat /proc/{}/mountinfo", tenants.agent);
+    let mounts = tenants.machine.shell()?.run(&mounts, SOON)?;
+    let options = |place: &str| {
+        let at = |line: &&str| line.split(' ').nth(4) == Some(place);
+        let line = mounts.lines().rfind(at);
+        line.and_then(|line| line.split([' ', ',']).nth(5))
+            .map(str::to_owned)
+    };
+    for (place, option) in [
+        ("/proc/sys", "ro"),
+        ("/sys/devices/system/cpu/smt", "rw"),
+        ("/run", "rw"),
+    ] {
+        let found = options(place);
+        ensure!(
+            found.as_deref() == Some(option),
+            "{place} is {found:?}: {mounts}"
+        );
+    }
+    Ok(())
+}
+
 fn names<const N: usize>(names: [&str; N]) -> Names {
     names.map(str::to_owned).into()
 }
@@ -143,6 +168,7 @@ fn who_breaks_out_of_a_guest_reaches_nothing() -> Result<()> {
     surplus_tests::test("confinement", |lab| {
         let marketplace = Marketplace::start(lab)?;
         let mut tenants = Tenants::start(lab, &marketplace)?;
+        the_agent_sees_what_it_needs(&mut tenants)?;
         let held = tenants.tries("")?;
         ensure!(held == names(ALLOWED), "came through: {held:?}");
 
