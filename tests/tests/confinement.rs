@@ -146,7 +146,7 @@ fn the_agent_sees_what_it_needs(tenants: &mut Tenants) -> Result<()> {
             .map(str::to_owned)
     };
     for (place, option) in [
-        ("/sys", "ro"),
+        ("/proc/sys", "ro"),
         ("/sys/devices/system/cpu/smt", "rw"),
         ("/run", "rw"),
     ] {
