@@ -36,8 +36,8 @@ pub(crate) enum Decision {
         id: Option<String>,
         #[command(flatten)]
         means: Means,
-        /// Do not ask back
-        #[arg(long, requires = "Means")]
+        /// Do not ask back; nothing is asked where an id is given
+        #[arg(long)]
         yes: bool,
     },
     /// Refuse a host; one that joined may do nothing any more

@@ -60,6 +60,14 @@ impl View {
         ]
     }
 
+    /// One that was let in by hand fetches its certificate when it asks again.
+    fn certificate(&self, host: &Host) -> String {
+        if host.certificate_expires_at <= host.enrolled_at {
+            return "not fetched yet".to_owned();
+        }
+        self.time(host.certificate_expires_at)
+    }
+
     pub(crate) fn host(&self, host: &Host) -> String {
         let mut rows = vec![
             ("id", host.id.to_string()),
@@ -90,7 +98,7 @@ impl View {
             rows.push(("asks since", self.time(host.enrolled_at)));
         } else {
             rows.push(("enrolled", self.time(host.enrolled_at)));
-            rows.push(("certificate until", self.time(host.certificate_expires_at)));
+            rows.push(("certificate until", self.certificate(host)));
             rows.push(("free now", resources(&host.free)));
         }
         if let Some(capacity) = &host.capacity {
@@ -301,5 +309,12 @@ mod tests {
     #[test]
     fn one_host_is_shown_whole() {
         insta::assert_snapshot!(view().host(&host(0)));
+    }
+
+    #[test]
+    fn a_host_that_was_just_let_in_has_no_certificate_yet() {
+        let mut host = host(0);
+        host.certificate_expires_at = host.enrolled_at;
+        assert!(view().host(&host).contains("not fetched yet"));
     }
 }
