@@ -157,7 +157,10 @@ fn rent(buyer: &Client, name: &str) -> Result<Lease> {
 
 fn boots(buyer: &Client, name: &str) -> Result<()> {
     let id = rent(buyer, name)?.id.to_string();
-    let begun = |lease: Lease| (lease.state != LeaseState::Preparing).then_some(lease);
+    let begun = |lease: Lease| {
+        let waits = matches!(lease.state, LeaseState::Reserved | LeaseState::Preparing);
+        (!waits).then_some(lease)
+    };
     let lease = buyer.wait_until(&["leases", &id], "start", GUEST, begun)?;
     ensure!(lease.state == LeaseState::Active, "{lease:?}");
     let says = |text: &str| text.contains("guest: hello");
