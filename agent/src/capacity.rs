@@ -19,7 +19,8 @@
 //!
 //! What always holds: neither sum exceeds what there is; what is sellable
 //! is zero while KVM has not been seen to run a guest, QEMU is not confined or the
-//! host's own test of its isolation has not passed, and then `withheld` says why; the generation grows with each change and only then.
+//! host's own test of its isolation has not passed, and then `withheld` says why; the
+//! generation grows with each change and only then.
 
 use surplus_protocol::inventory::{Capacity, KvmProbe, Resources};
 

@@ -7,8 +7,8 @@
 //!
 //! What always holds: how far the image is known to be right moves on only by
 //! pieces that are right, in their order, without a gap. What lies behind that in
-//! the file counts for nothing and is written over. Memory stays within
-//! [`AHEAD`] pieces.
+//! the file counts for nothing and is written over. Memory stays within [`AHEAD`]
+//! pieces, and the one that each thread is at.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
