@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use surplus_tests::rental::Order;
 use surplus_tests::{Lab, Marketplace, Medium, interrupt};
 
 const BOOT: Duration = Duration::from_secs(90);
@@ -40,10 +41,7 @@ fn main() -> Result<()> {
             println!("{:?}", machine.shell()?.attempt(&commands[1], COMMAND)?);
             commands.drain(..2);
         }
-        let rent = "rent --image hello --vcpus 1 --memory 192MiB --disk 100MB --for 1h --name web";
-        let words = format!("{rent} --wait --timeout 90s");
-        let rented = buyer.run(&words.split(' ').collect::<Vec<_>>());
-        println!("rent: {rented:?}");
+        println!("rent: {:?}", Order::hello("web").start(&buyer));
     }
     for command in &commands {
         println!("# {command}");

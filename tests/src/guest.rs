@@ -9,6 +9,7 @@
 //! partition (type EFI) from 1 MiB on, with GRUB for UEFI, kernel and
 //! initramfs.
 
+mod hostile;
 mod kernel;
 mod writer;
 
@@ -18,7 +19,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use surplus_tools::Tools;
 
@@ -26,7 +27,11 @@ use self::kernel::Kernel;
 use crate::lab::run;
 use surplus_medium::cpio::Archive;
 
-pub use self::writer::{TARGET, writer};
+pub use self::hostile::hostile;
+pub use self::writer::writer;
+
+/// What programs are compiled for that run where nothing else is: statically.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Raised when the way of making the image changes.
 const RECIPE: &str = "1";
@@ -86,6 +91,17 @@ pub fn ensure_built(root: &Path, tools: &Tools, progress: &dyn Fn(&str)) -> Resu
     Ok(directory)
 }
 
+/// The disk of a guest that halts at its first instruction, and hears nothing any
+/// more: it takes no time to start, and no processor from its host.
+pub fn halting_disk() -> Vec<u8> {
+    /// `cli; hlt; jmp` back to the `hlt`.
+    const HALT: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfd];
+    let mut disk = vec![0; 1 << 20];
+    disk[..HALT.len()].copy_from_slice(&HALT);
+    disk[510..SECTOR].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}
+
 /// What the guest's TCP service says at a port of this computer, as soon as it
 /// does; nothing where it says nothing in time.
 pub fn answer(port: u16, within: Duration) -> Result<String> {
@@ -101,6 +117,18 @@ pub fn answer(port: u16, within: Duration) -> Result<String> {
         }
         std::thread::park_timeout(Duration::from_millis(100));
     }
+}
+
+/// One of those programs.
+fn static_program(root: &Path, name: &str) -> Result<PathBuf> {
+    let program = root.join("target").join(TARGET).join("debug").join(name);
+    if !program.is_file() {
+        bail!(
+            "{} is missing: `cargo xtask test` makes it",
+            program.display()
+        );
+    }
+    Ok(program)
 }
 
 /// What the images are made from, as a hash.

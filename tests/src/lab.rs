@@ -113,6 +113,14 @@ impl Lab {
         Ok(directory.join(format!("guest.{format}")))
     }
 
+    /// The disk of a guest that does nothing at all.
+    pub fn halting_image(&self) -> Result<PathBuf> {
+        let path = self.scratch().join("halting.raw");
+        fs::write(&path, guest::halting_disk())
+            .with_context(|| format!("could not write {}", path.display()))?;
+        Ok(path)
+    }
+
     /// One of our own programs, as built beside this one.
     pub fn program(&self, name: &str) -> Result<Command> {
         let ours = std::env::current_exe().context("could not find the running program")?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use surplus_protocol::api::{Bill, Lease, Offer, PriceBook};
+use surplus_protocol::lease::LeaseState;
 
 use crate::bill;
 use crate::client::Client;
@@ -12,6 +13,65 @@ use crate::machine::Machine;
 const SOON: Duration = Duration::from_secs(60);
 /// The probe is a guest of its own, under emulation at worst.
 const PROBED: Duration = Duration::from_secs(180);
+
+/// What a buyer asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    pub name: &'a str,
+    pub image: &'a str,
+    pub memory: &'a str,
+    pub disk: &'a str,
+    pub window: &'a str,
+    /// More of what `surplus rent` takes.
+    pub more: &'a [&'a str],
+}
+
+impl<'a> Order<'a> {
+    /// The small guest, for longer than any test takes.
+    pub fn hello(name: &'a str) -> Self {
+        Self {
+            name,
+            image: "hello",
+            memory: "192MiB",
+            disk: "100MB",
+            window: "1h",
+            more: &[],
+        }
+    }
+
+    /// What to type.
+    pub fn arguments(&self) -> Vec<&'a str> {
+        let asked = [
+            "rent",
+            "--name",
+            self.name,
+            "--image",
+            self.image,
+            "--vcpus",
+            "1",
+            "--memory",
+            self.memory,
+            "--disk",
+            self.disk,
+            "--for",
+            self.window,
+        ];
+        [&asked, self.more].concat()
+    }
+
+    /// Rents it.
+    pub fn place(&self, buyer: &Client) -> Result<Lease> {
+        buyer.ask(&self.arguments())
+    }
+
+    /// Rents it, and waits until it runs.
+    pub fn start(&self, buyer: &Client) -> Result<Lease> {
+        let waiting = ["--wait", "--timeout", "5m"];
+        let lease: Lease = buyer.ask(&[&self.arguments()[..], &waiting].concat())?;
+        ensure!(lease.state == LeaseState::Active, "{lease:?}");
+        Ok(lease)
+    }
+}
 
 /// Waits until something is for sale: an agent that was started again tries KVM
 /// before it offers.

@@ -7,9 +7,8 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use surplus_protocol::api::{Host, Lease};
-use surplus_protocol::lease::LeaseState;
-use surplus_tests::rental::qemu;
+use surplus_protocol::api::Host;
+use surplus_tests::rental::{Order, qemu};
 use surplus_tests::{Lab, Machine, Marketplace, Medium};
 
 const BOOT: Duration = Duration::from_secs(120);
@@ -52,11 +51,11 @@ impl Tenants {
         for name in ["tenant", "neighbour"] {
             let buyer = marketplace.buyer(name)?;
             buyer.run(&["image", "add", &image, "--name", "hello"])?;
-            let rent = "rent --image hello --vcpus 1 --memory 128MiB --disk 100MB --for 1h --wait \
-                        --timeout 3m --name";
-            let words: Vec<_> = rent.split(' ').filter(|word| !word.is_empty()).collect();
-            let lease: Lease = buyer.ask(&[words, vec![name]].concat())?;
-            ensure!(lease.state == LeaseState::Active, "{lease:?}");
+            let order = Order {
+                memory: "128MiB",
+                ..Order::hello(name)
+            };
+            order.start(&buyer)?;
         }
         machine.shell()?.wait_ready(SOON)?;
         let pids = qemu(&mut machine)?.context("no QEMU runs")?;

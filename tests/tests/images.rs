@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use surplus_protocol::api::{Image, Lease};
 use surplus_protocol::lease::{EndReason, LeaseState};
 use surplus_tests::lab::run;
-use surplus_tests::rental::{guest_is_gone, offered};
+use surplus_tests::rental::{Order, guest_is_gone, offered};
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, is_full};
 
 const BOOT: Duration = Duration::from_secs(120);
@@ -149,10 +149,11 @@ fn add(buyer: &Client, name: &str, file: &Path) -> Result<()> {
 }
 
 fn rent(buyer: &Client, name: &str) -> Result<Lease> {
-    buyer.ask(&[
-        "rent", "--image", name, "--vcpus", "1", "--memory", "192MiB", "--disk", "100MB", "--for",
-        "1h", "--name", name,
-    ])
+    let order = Order {
+        image: name,
+        ..Order::hello(name)
+    };
+    order.place(buyer)
 }
 
 fn boots(buyer: &Client, name: &str) -> Result<()> {

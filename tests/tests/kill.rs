@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::{EndReason, LeaseState};
 use surplus_tests::chance::rounds;
-use surplus_tests::rental::{bill_is_right, guest_is_gone, offered, qemu};
+use surplus_tests::rental::{Order, bill_is_right, guest_is_gone, offered, qemu};
 use surplus_tests::{Chance, Client, Machine, Marketplace, Medium};
 
 const BOOT: Duration = Duration::from_secs(120);
@@ -94,10 +94,7 @@ impl Killing {
 
 fn rent(buyer: &Client, name: &str) -> Result<()> {
     offered(buyer)?;
-    buyer.run(&[
-        "rent", "--image", "hello", "--vcpus", "1", "--memory", "192MiB", "--disk", "100MB",
-        "--for", "1h", "--name", name,
-    ])?;
+    Order::hello(name).place(buyer)?;
     Ok(())
 }
 

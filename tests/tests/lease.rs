@@ -10,7 +10,7 @@ use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::{EndReason, LeaseState};
 use surplus_tests::guest::answer;
 use surplus_tests::marketplace::free_port;
-use surplus_tests::rental::{bill_is_right, guest_is_gone, offered, qemu};
+use surplus_tests::rental::{Order, bill_is_right, guest_is_gone, offered, qemu};
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, Nic};
 
 const BOOT: Duration = Duration::from_secs(120);
@@ -25,12 +25,12 @@ const KEY: &str =
 const USER_DATA: &str = "#cloud-config\n# colour: blue\n";
 
 /// What the buyer brings.
-struct Order {
+struct Brought {
     key: String,
     user_data: String,
 }
 
-impl Order {
+impl Brought {
     fn write(lab: &Lab) -> Result<Self> {
         let key = lab.scratch().join("buyer.pub");
         fs::write(&key, format!("{KEY}\n"))?;
@@ -45,30 +45,19 @@ impl Order {
 
     fn rent(&self, buyer: &Client, name: &str, window: &str) -> Result<Lease> {
         offered(buyer)?;
-        buyer.ask(&[
-            "rent",
-            "--image",
-            "hello",
-            "--vcpus",
-            "1",
-            "--memory",
-            "192MiB",
-            "--disk",
-            "100MB",
-            "--for",
+        let order = Order {
             window,
-            "--name",
-            name,
-            "--ssh-key",
-            &self.key,
-            "--user-data",
-            &self.user_data,
-            "--port",
-            "7",
-            "--wait",
-            "--timeout",
-            "5m",
-        ])
+            more: &[
+                "--ssh-key",
+                &self.key,
+                "--user-data",
+                &self.user_data,
+                "--port",
+                "7",
+            ],
+            ..Order::hello(name)
+        };
+        order.start(buyer)
     }
 }
 
@@ -95,7 +84,7 @@ fn a_lease_runs_from_rent_to_bill_through_a_killed_agent_and_a_pulled_cable() ->
             .shell()
             .start()?;
         let buyer = marketplace.buyer("buyer")?;
-        let order = Order::write(lab)?;
+        let order = Brought::write(lab)?;
         let image = lab.guest_image("qcow2")?;
         buyer.run(&["image", "add", &image.to_string_lossy(), "--name", "hello"])?;
         machine.wait_for_stage("offering", BOOT)?;
@@ -155,14 +144,14 @@ fn the_guest_is_reached(lease: &Lease, outside: u16) -> Result<()> {
 }
 
 fn too_large_is_refused(buyer: &Client) -> Result<()> {
-    let refused = buyer.run(&[
-        "rent", "--image", "hello", "--vcpus", "1", "--memory", "64GiB", "--for", "1h",
-    ]);
+    let order = Order {
+        memory: "64GiB",
+        ..Order::hello("large")
+    };
+    let refused = order.place(buyer).err();
     let text = format!(
         "{:#}",
-        refused
-            .err()
-            .context("64 GiB were rented on a host with 2")?
+        refused.context("64 GiB were rented on a host with 2")?
     );
     ensure!(
         text.contains("64") || text.contains("largest") || text.contains("fit"),
@@ -209,7 +198,7 @@ fn the_agent_is_killed(machine: &mut Machine, buyer: &Client) -> Result<()> {
 
 /// A short lease on a host that has lost its link: the host ends it by itself
 /// and reports it later.
-fn the_lease_ends_offline(machine: &mut Machine, buyer: &Client, order: &Order) -> Result<()> {
+fn the_lease_ends_offline(machine: &mut Machine, buyer: &Client, order: &Brought) -> Result<()> {
     machine.allow_errors();
     let lease = order.rent(buyer, "brief", "90s")?;
     ensure!(qemu(machine)?.is_some(), "no QEMU runs for an active lease");

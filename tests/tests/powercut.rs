@@ -9,7 +9,7 @@ use surplus_protocol::api::{Bill, Host, Lease};
 use surplus_protocol::lease::{EndReason, LeaseState};
 use surplus_tests::chance::rounds;
 use surplus_tests::machine::Kernel;
-use surplus_tests::rental::{bill_is_right, guest_is_gone, qemu};
+use surplus_tests::rental::{Order, bill_is_right, guest_is_gone, qemu};
 use surplus_tests::write_log::{Replayed, lose_what_was_not_flushed};
 use surplus_tests::{Chance, Client, Lab, Machine, Marketplace, Medium, Nic, guest};
 
@@ -161,23 +161,12 @@ impl Outage<'_> {
     }
 
     fn rent(&self, name: &str, clause: &str) -> Result<()> {
-        self.buyer.run(&[
-            "rent",
-            "--image",
-            "hello",
-            "--vcpus",
-            "1",
-            "--memory",
-            "128MiB",
-            "--disk",
-            "100MB",
-            "--for",
-            "1h",
-            "--on-lost-link",
-            clause,
-            "--name",
-            name,
-        ])?;
+        let order = Order {
+            memory: "128MiB",
+            more: &["--on-lost-link", clause],
+            ..Order::hello(name)
+        };
+        order.place(&self.buyer)?;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::DiskEnd;
 use surplus_tests::machine::{Disk, DiskBus};
-use surplus_tests::rental::offered;
+use surplus_tests::rental::{Order, offered};
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium};
 
 const BOOT: Duration = Duration::from_secs(180);
@@ -284,26 +284,12 @@ fn a_guest_comes_and_goes(
     let user_data = shelf.lab.scratch().join("user-data");
     File::create(&user_data)?.write_all(format!("# surplus-test: write={WORD} \n").as_bytes())?;
     offered(buyer)?;
-    let _: Lease = buyer.ask(&[
-        "rent",
-        "--image",
-        "hello",
-        "--vcpus",
-        "1",
-        "--memory",
-        "192MiB",
-        "--disk",
-        "3GB",
-        "--for",
-        "1h",
-        "--name",
-        "writer",
-        "--user-data",
-        &user_data.to_string_lossy(),
-        "--wait",
-        "--timeout",
-        "5m",
-    ])?;
+    let order = Order {
+        disk: "3GB",
+        more: &["--user-data", &user_data.to_string_lossy()],
+        ..Order::hello("writer")
+    };
+    order.start(buyer)?;
     let wrote = format!("guest: wrote {WORD}");
     buyer.wait_for_console("writer", "the word written", GUEST, |text| {
         text.contains(&wrote)

@@ -14,6 +14,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use surplus_tests::rental::Order;
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, interrupt};
 
 use self::follow::Follower;
@@ -136,29 +137,17 @@ fn rent(lab: &Lab, buyer: &Client) -> Result<()> {
     shown(buyer, &["offers"])?;
     let user_data = lab.scratch().join("user-data");
     fs::write(&user_data, "#cloud-config\n# hello from the buyer\n")?;
-    shown(
-        buyer,
-        &[
-            "rent",
-            "--image",
-            "hello",
-            "--vcpus",
-            "1",
-            "--memory",
-            "192MiB",
-            "--disk",
-            "100MB",
-            "--for",
-            "1h",
-            "--name",
-            NAME,
+    let order = Order {
+        more: &[
             "--user-data",
             &user_data.to_string_lossy(),
             "--wait",
             "--timeout",
             "5m",
         ],
-    )
+        ..Order::hello(NAME)
+    };
+    shown(buyer, &order.arguments())
 }
 
 /// Prints the guest's console until it has said all that it says at its start.

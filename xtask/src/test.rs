@@ -258,7 +258,7 @@ const POWERCUT: Machines = Machines {
 };
 const ATTACK: Machines = Machines {
     name: "attacks",
-    programs: "kind(test) and binary(/^isolation$|^confinement$|^self_test$|^limits$|^exposure$/)",
+    programs: "kind(test) and binary(/^isolation$|^hostile_guest$|^confinement$|^self_test$|^limits$|^exposure$/)",
 };
 const STORAGE: Machines = Machines {
     name: "disks",

@@ -2,32 +2,20 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use surplus_medium::cpio::Archive;
 
 use super::kernel::Kernel as Package;
+use super::static_program;
 use crate::lab::Lab;
 use crate::machine::Kernel;
-
-/// What static programs are compiled for.
-pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Its kernel, with `tests/guest/writer` and the journal's `writer` in the
 /// initramfs. The disk is `/dev/vda`, with ext4 on it.
 pub fn writer(lab: &Lab) -> Result<Kernel> {
     let directory = lab.root().join("target/guest");
     let package = Package::fetch(&directory, lab.tools(), &|line| eprintln!("{line}"))?;
-    let program = lab
-        .root()
-        .join("target")
-        .join(TARGET)
-        .join("debug/examples/writer");
-    if !program.is_file() {
-        bail!(
-            "{} is missing: `cargo xtask test powercut` makes it",
-            program.display()
-        );
-    }
+    let program = static_program(lab.root(), "examples/writer")?;
     let mut archive = Archive::default();
     for name in ["bin", "dev", "proc", "disk", "modules"] {
         archive.directory(name);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use surplus_tests::packages::Packages;
+use surplus_tests::rental::Order;
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, StageLine};
 
 use super::table::{Table, median};
@@ -133,25 +134,11 @@ fn virsh(arguments: &str) -> String {
 }
 
 fn rent(buyer: &Client, name: &str) -> Result<()> {
-    buyer.run(&[
-        "rent",
-        "--image",
-        "bench",
-        "--vcpus",
-        "1",
-        "--memory",
-        "192MiB",
-        "--disk",
-        "100MB",
-        "--for",
-        "1h",
-        "--name",
-        name,
-        "--wait",
-        "--timeout",
-        "5m",
-    ])?;
-    Ok(())
+    let order = Order {
+        image: "bench",
+        ..Order::hello(name)
+    };
+    order.start(buyer).map(drop)
 }
 
 fn end(buyer: &Client, name: &str) -> Result<()> {

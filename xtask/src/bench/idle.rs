@@ -6,7 +6,6 @@
 //! program that only computes. The agent makes system calls as well, so what it
 //! would take on this computer itself is an estimate.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use surplus_protocol::api::Lease;
 use surplus_protocol::lease::LeaseState;
 use surplus_tests::lab::run;
+use surplus_tests::rental::Order;
 use surplus_tests::{Lab, Machine, Marketplace, Medium};
 
 use super::table::Table;
@@ -29,8 +29,6 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// Something to compute, and the milliseconds that it took.
 const WORK: &str = "t() { set -- $(cat /proc/uptime); echo ${1%.*}${1#*.}0; }; a=$(t); \
     dd if=/dev/zero bs=1M count=256 2>/dev/null | md5sum >/dev/null; echo $(($(t)-a))";
-/// `cli; hlt; jmp` back to the `hlt`, as a boot sector.
-const HALT: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfd];
 
 pub(super) fn measure(
     lab: &Lab,
@@ -54,26 +52,17 @@ pub(super) fn measure(
     rows(&mut machine, "no lease", watched, slower, table)?;
 
     let buyer = marketplace.buyer("idle-buyer")?;
-    let image = lab.scratch().join("halt.img");
-    let mut sector = vec![0; 1 << 20];
-    sector[..HALT.len()].copy_from_slice(&HALT);
-    sector[510..512].copy_from_slice(&[0x55, 0xaa]);
-    fs::write(&image, sector)?;
+    let image = lab.halting_image()?;
     buyer.run(&["image", "add", &image.to_string_lossy(), "--name", "halt"])?;
     for number in 0..LEASES {
-        buyer.run(&[
-            "rent",
-            "--image",
-            "halt",
-            "--vcpus",
-            "1",
-            "--memory",
-            "64MiB",
-            "--for",
-            "2h",
-            "--name",
-            &format!("halt-{number}"),
-        ])?;
+        let name = format!("halt-{number}");
+        let order = Order {
+            image: "halt",
+            memory: "64MiB",
+            window: "2h",
+            ..Order::hello(&name)
+        };
+        order.place(&buyer)?;
     }
     let wanted = usize::try_from(LEASES)?;
     buyer.wait_until(

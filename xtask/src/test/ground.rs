@@ -38,22 +38,30 @@ pub(crate) fn programs() -> Result<()> {
         cargo.args(["--package", package]);
     }
     run(cargo)?;
-    writer()
+    static_programs()
 }
 
-/// What writes a ledger in a machine of its own: static, for nothing else is
-/// there.
-fn writer() -> Result<()> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--locked", "--package", "surplus-journal"]);
-    cargo.args([
-        "--example",
-        "writer",
-        "--target",
-        surplus_tests::guest::TARGET,
-    ]);
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    run(cargo)
+/// What writes a ledger in a machine of its own, and what attacks in a guest:
+/// static, for nothing else is there.
+fn static_programs() -> Result<()> {
+    let writer = ["--package", "surplus-journal", "--example", "writer"];
+    let attack = ["--package", "surplus-attack", "--bin", "surplus-attack"];
+    for program in [writer, attack] {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args([
+            "build",
+            "--locked",
+            "--target",
+            surplus_tests::guest::TARGET,
+        ]);
+        cargo.args(program);
+        cargo.env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C strip=symbols",
+        );
+        run(cargo)?;
+    }
+    Ok(())
 }
 
 /// `target/image/`.
