@@ -219,6 +219,16 @@ fn who_breaks_out_of_a_guest_reaches_nothing() -> Result<()> {
         let lockdown = tenants.machine.shell()?.run(lockdown, SOON)?;
         ensure!(lockdown.contains("[integrity]"), "{lockdown}");
 
+        // QEMU's own filters, which are enough by themselves for what it never needs.
+        let rest = "group,namespace,user,profile";
+        for what in ["spawn", "elevate", "obsolete"] {
+            let tries = format!("forbidden {what}");
+            let (said, lived) = tenants.escape(&tries, rest, "")?;
+            ensure!(!lived || said.starts_with("stopped: "), "{what}: {said}");
+            let (said, _) = tenants.escape(&tries, &format!("{rest},seccomp"), "")?;
+            ensure!(said.starts_with("came through: "), "{what}: {said}");
+        }
+
         // More than a guest may have: it is refused, or ends whoever takes it,
         // and nobody else.
         let (most, memory) = (THREADS.to_string(), MEMORY.to_string());

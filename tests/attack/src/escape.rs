@@ -2,8 +2,9 @@
 //!
 //! It takes on the confinement of a QEMU that runs (control group, mount name
 //! space, user, no new privileges, AppArmor's profile), then tries what it
-//! should not be able to do, and says what it could. QEMU's seccomp filter cannot
-//! be taken on; what that filter stops must be stopped by the rest, too.
+//! should not be able to do, and says what it could. QEMU's seccomp filters end
+//! who tries some of what they forbid, so that those attempts are made one by one
+//! ([`forbidden`]); what they stop must be stopped by the rest, too.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -23,6 +24,8 @@ use nix::sys::signal::kill;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 
+use crate::seccomp::Filters;
+
 /// A part of QEMU's confinement, which can be left out to see that it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
@@ -34,6 +37,8 @@ pub enum Guard {
     User,
     /// The mandatory profile.
     Profile,
+    /// The filters of system calls.
+    Seccomp,
 }
 
 impl FromStr for Guard {
@@ -45,6 +50,7 @@ impl FromStr for Guard {
             "namespace" => Ok(Self::Namespace),
             "user" => Ok(Self::User),
             "profile" => Ok(Self::Profile),
+            "seccomp" => Ok(Self::Seccomp),
             _ => Err(format!("{text} is no guard")),
         }
     }
@@ -97,7 +103,8 @@ impl Process {
     }
 }
 
-/// Takes on what holds the QEMU `pid`, save for what is left out.
+/// Takes on what holds the QEMU `pid`, save for what is left out and its seccomp
+/// filters.
 fn confine(pid: i32, without: &[Guard]) -> Result<()> {
     let with = |guard| !without.contains(&guard);
     let qemu = Process::of(pid);
@@ -180,6 +187,35 @@ pub fn tries(cast: &Cast, without: &[Guard]) -> Result<String> {
         said += &format!("{attempt}\n");
     }
     Ok(said)
+}
+
+/// What QEMU never has to ask of the kernel.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Forbidden {
+    /// Another process, and another program in it
+    Spawn,
+    /// More rights
+    Elevate,
+    /// A call of former times
+    Obsolete,
+}
+
+/// Tries it under QEMU's filters of system calls as well, which may end it.
+pub fn forbidden(pid: i32, without: &[Guard], what: Forbidden) -> Result<String> {
+    let filters = Filters::of(Pid::from_raw(pid)).context("could not read QEMU's filters")?;
+    if filters.len() == 0 {
+        bail!("QEMU {pid} has no seccomp filter");
+    }
+    confine(pid, without)?;
+    if !without.contains(&Guard::Seccomp) {
+        filters.take_on().context("no seccomp filter")?;
+    }
+    let tried = match what {
+        Forbidden::Spawn => attempt("running itself", itself()),
+        Forbidden::Elevate => attempt("another user", setuid(Uid::from_raw(0))),
+        Forbidden::Obsolete => attempt("mounting", mounted()),
+    };
+    Ok(format!("{tried}\n"))
 }
 
 /// The agent's private key, or what lies beside it.
@@ -293,8 +329,12 @@ fn itself() -> std::io::Result<()> {
         .map(drop)
 }
 
+fn mounted() -> nix::Result<()> {
+    let (what, options) = (Some("none"), None::<&str>);
+    mount(what, "/var/tmp", Some("tmpfs"), MsFlags::empty(), options)
+}
+
 fn kernel() -> Vec<Attempt> {
-    let nowhere = None::<&str>;
     vec![
         attempt("/dev/mem", File::open("/dev/mem")),
         attempt("/dev/kmsg", File::open("/dev/kmsg")),
@@ -309,16 +349,7 @@ fn kernel() -> Vec<Attempt> {
             "the kernel's rules for QEMU",
             write("/sys/kernel/security/apparmor/.remove"),
         ),
-        attempt(
-            "mounting",
-            mount(
-                Some("none"),
-                "/var/tmp",
-                Some("tmpfs"),
-                MsFlags::empty(),
-                nowhere,
-            ),
-        ),
+        attempt("mounting", mounted()),
         attempt("a user name space", unshare(CloneFlags::CLONE_NEWUSER)),
     ]
 }

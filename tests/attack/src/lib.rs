@@ -3,5 +3,6 @@
 //! broke out of a guest ([`escape`]).
 
 pub mod escape;
+mod seccomp;
 
 pub use surplus_trial::{Attack, Cast, Kind, all, flooded, mark, network, packet};

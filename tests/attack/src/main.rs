@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use surplus_attack::escape::Guard;
+use surplus_attack::escape::{Forbidden, Guard};
 use surplus_attack::packet::Wire;
 use surplus_attack::{Cast, all, escape, flooded, mark, network};
 use surplus_seat::Seat;
@@ -108,6 +108,12 @@ enum Escape {
         /// The host's disk
         #[arg(long)]
         disk: PathBuf,
+    },
+    /// Tries what QEMU's filters of system calls forbid
+    Forbidden {
+        #[command(flatten)]
+        held: Held,
+        what: Forbidden,
     },
     /// Starts threads until it cannot
     Threads {
@@ -227,6 +233,7 @@ impl Escape {
                 };
                 escape::tries(&cast, &without)
             }
+            Self::Forbidden { held, what } => escape::forbidden(held.like, &held.without, what),
             Self::Threads { held, most } => {
                 let count = escape::threads(held.like, &held.without, most)?;
                 Ok(format!("{count} threads\n"))
