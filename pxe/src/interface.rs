@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 
 /// An interface and the address that hosts shall know us by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,11 @@ pub enum InterfaceError {
     List(#[source] nix::Error),
     #[error("there is no interface {name:?}; give one of these with --interface: {there}")]
     Missing { name: String, there: String },
+    #[error(
+        "interface {name} is this machine's loopback, which no host is connected to; give the \
+         interface to the hosts' network with --interface: {there}"
+    )]
+    Loopback { name: String, there: String },
     #[error(
         "interface {name} has no IPv4 address, so hosts could not reach this server; \
          give it one (ip address add ADDRESS/LENGTH dev {name})"
@@ -86,6 +92,26 @@ impl Interface {
         }
     }
 
+    /// The name of an interface that hosts may be connected to, or of one that is
+    /// not there.
+    ///
+    /// # Errors
+    ///
+    /// Where it is a loopback.
+    pub fn of_hosts(name: String) -> Result<String, InterfaceError> {
+        let loopback = InterfaceFlags::IFF_LOOPBACK;
+        let all: Vec<_> = getifaddrs().map_err(InterfaceError::List)?.collect();
+        let (loopbacks, others): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|entry| entry.flags.contains(loopback));
+        if loopbacks.iter().all(|entry| entry.interface_name != name) {
+            return Ok(name);
+        }
+        let others: BTreeSet<_> = others.iter().map(|entry| &entry.interface_name).collect();
+        let there = join(others.iter());
+        Err(InterfaceError::Loopback { name, there })
+    }
+
     /// Whether `address` is on the interface's own network.
     pub fn is_near(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
@@ -119,5 +145,13 @@ mod tests {
         let other = Interface::find("lo", Some("192.0.2.7".parse().unwrap()));
         let other = other.unwrap_err().to_string();
         assert!(other.contains("192.0.2.7") && other.contains("127.0.0.1"));
+    }
+
+    #[test]
+    fn no_host_is_on_the_loopback() {
+        let error = Interface::of_hosts("lo".into()).unwrap_err().to_string();
+        assert!(error.contains("lo is this machine's loopback"), "{error}");
+        assert!(error.contains("--interface"), "{error}");
+        assert_eq!(Interface::of_hosts("eth7".into()).unwrap(), "eth7");
     }
 }

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use surplus_https::Clock;
 use surplus_netboot::hardware::{Choice, Prefix};
+use surplus_netboot::interface::Interface;
 use surplus_netboot::places::Base;
 use surplus_netboot::watch::{Look, Watch};
 use surplus_netboot::{Config, Netboot, descriptors};
@@ -111,7 +112,7 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
         signal(SignalKind::interrupt())?,
     );
     let netboot = Netboot::open(Config {
-        interface: arguments.interface,
+        interface: Interface::of_hosts(arguments.interface)?,
         listen_address: arguments.listen_address,
         http_port: arguments.http_port,
         https_port: arguments.https_port,

@@ -8,13 +8,16 @@ mod guards;
 #[path = "isolation/scene.rs"]
 mod scene;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use surplus_attack::Kind;
+use surplus_seat::forwards::{self, PortMap};
 use surplus_tests::Lab;
 use surplus_tests::lab::run;
+use surplus_tests::network::Station;
 use surplus_tests::network::guests::{
     GuestsNetwork, Setup, WORLD, WORLD6, attach, detach, transaction,
 };
@@ -224,5 +227,67 @@ fn a_forwarded_port_leads_to_its_guest_and_no_other_port_to_anybody() -> Result<
         ensure!(heard.at(Place::Victim).is_empty(), "{heard:?}");
         ensure!(heard.at(Place::Host).is_empty(), "{heard:?}");
         Ok(())
+    })
+}
+
+/// The map of forwarded ports, as nft lists its elements.
+fn forwarded(host: &Station<'_>) -> Result<BTreeSet<String>> {
+    let mut nft = host.tool("nft");
+    let listed = run(nft.args(["-j", "list", "map", "inet", "surplus_forwards", "forwards"]))?;
+    let listed: serde_json::Value = serde_json::from_slice(&listed)?;
+    let elements = listed.pointer("/nftables/1/map/elem");
+    let elements = elements.and_then(serde_json::Value::as_array);
+    Ok(elements
+        .into_iter()
+        .flatten()
+        .map(ToString::to_string)
+        .collect())
+}
+
+/// As the agent changes the map while guests come and go.
+#[test]
+fn a_change_of_the_forwarded_ports_stands_on_what_was_written_before() -> Result<()> {
+    surplus_tests::test("forwards-changed", |lab| {
+        let setup = Setup::of_the_image(lab)?;
+        let network = GuestsNetwork::new(lab, &setup, &[])?;
+        let host = network.host();
+        let ports = |of: &[(u16, u16)]| -> PortMap<&str> {
+            let ports = of.iter();
+            ports
+                .map(|(port, to)| (("tcp", *port), (cast().me.ipv4(), *to)))
+                .collect()
+        };
+        let take = |text: &str| -> Result<()> {
+            let file = lab.scratch().join("forwards.nft");
+            std::fs::write(&file, text)?;
+            run(host.tool("nft").arg("--file").arg(&file)).map(drop)
+        };
+        let is = |map: &PortMap<&str>| -> Result<()> {
+            let changed = forwarded(host)?;
+            take(&forwards::whole(map, 99))?;
+            let whole = forwarded(host)?;
+            ensure!(whole.len() == map.len(), "{whole:?} instead of {map:?}");
+            ensure!(changed == whole, "{changed:?} instead of {whole:?}");
+            Ok(())
+        };
+        let first = ports(&[(16_384, 22), (16_385, 80), (16_386, 443)]);
+        let second = ports(&[(16_384, 22), (16_386, 8443), (16_387, 53)]);
+        take(&forwards::whole(&first, 1))?;
+        take(&forwards::changes(&first, &second, 1))?;
+        let again = take(&forwards::changes(&first, &second, 1));
+        ensure!(again.is_err(), "the same change was taken twice");
+        take(&forwards::changes(&second, &first, 2))?;
+        take(&forwards::changes(&first, &second, 3))?;
+        is(&second)?;
+
+        setup.load(host)?;
+        let blind = take(&forwards::changes(&second, &ports(&[]), 99));
+        ensure!(blind.is_err(), "an emptied map was changed");
+        let more = ports(&[(16_384, 22), (16_386, 8443), (16_387, 53), (16_388, 25)]);
+        let blind = take(&forwards::changes(&second, &more, 99));
+        ensure!(blind.is_err(), "a port was added to an emptied map");
+        ensure!(forwarded(host)?.is_empty(), "half of a change was taken");
+        take(&forwards::whole(&more, 7))?;
+        is(&more)
     })
 }

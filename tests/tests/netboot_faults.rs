@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use surplus_tests::netboot::{copy_of_artefacts, kernel, plain_http};
-use surplus_tests::network::dhcp::{Dhcp, Family};
+use surplus_tests::network::dhcp::{Dhcp, Family, NAME};
 use surplus_tests::network::{ipv4, ipv6};
 use surplus_tests::{
     BootServer, Firmware, Lab, Machine, Marketplace, Network, Nic, Plug, StageLine, is_full,
@@ -350,7 +350,8 @@ fn dhcp_that_comes_late_is_waited_for() -> Result<()> {
     })
 }
 
-/// No DHCP at all: an address of the host's own making, by the router's word.
+/// No IPv4 at all: address and name server come by DHCPv6, the routes by the router's
+/// word. The booted host is the same one to the DHCP server.
 #[test]
 fn a_network_with_ipv6_alone_is_enough_to_fetch_the_root() -> Result<()> {
     surplus_tests::test("netboot-ipv6", |lab| {
@@ -358,12 +359,20 @@ fn a_network_with_ipv6_alone_is_enough_to_fetch_the_root() -> Result<()> {
         let _dhcp = Dhcp::start_for(&network, Family::V6)?;
         let image = lab.root().join("target/image");
         let _server = plain_http(network.switch(), ipv6(1).into(), 8081, &image)?;
-        let words = format!("surplus.root=http://[{}]:8081/root.img", ipv6(1));
+        let words = format!(
+            "surplus.root=http://{NAME}:8081/root.img surplus.site=https://{NAME}:9/site.toml \
+             surplus.ca=sha256:{}",
+            "5a".repeat(32)
+        );
         let mut machine = past_firmware(&network, kernel(lab, &words)?, 512)?;
         let lease = machine.wait_for_stage("network", ROOT)?;
-        let address = lease.field("address").context("no address")?;
-        ensure!(address.starts_with("fd77:"), "{lease:?}");
+        let address = lease.field("address").context("no address")?.to_owned();
+        ensure!(address.starts_with("fd77::1"), "{lease:?}");
+        ensure!(lease.field("dhcp").is_some(), "{lease:?}");
         machine.wait_for_stage("root", ROOT)?;
+        machine.mark();
+        let again = machine.wait_for_stage("network", ROOT)?;
+        ensure!(again.field("address") == Some(&*address), "{again:?}");
         Ok(())
     })
 }

@@ -1,10 +1,10 @@
 //! Ports of guests that are reached by ports of the host.
 //!
-//! The packet filter has a map of them (`systemd/usr/lib/surplus/firewall.nft`),
-//! which is written anew as a whole whenever it changes: in one transaction, so that
-//! no connection sees half of it. It outlives the agent.
+//! The packet filter has a map of them (`systemd/usr/lib/surplus/firewall.nft`), which
+//! outlives the agent. What differs is written, for a host may have thousands; all of
+//! it at the first time, and whenever the filter's map is not the one that was written
+//! last ([`surplus_seat::forwards`]).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -14,12 +14,13 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use surplus_protocol::lease::{Forward, GuestPort, Transport};
-use surplus_seat::Seat;
+use surplus_seat::{Seat, forwards};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
 /// A guest's port by the host's: transport and number to address and number.
-pub type PortMap = BTreeMap<(Transport, u16), (Ipv4Addr, u16)>;
+pub type PortMap = forwards::PortMap<Transport>;
 
 /// nft changes a map in milliseconds.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -61,20 +62,33 @@ pub fn announced(seat: Seat, ports: &[GuestPort], address: Ipv4Addr) -> Vec<Forw
 }
 
 /// The host's packet filter.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PacketFilter {
     nft: Utf8PathBuf,
+    /// What it surely took last; nothing while that is in doubt.
+    written: Mutex<Option<Written>>,
+}
+
+#[derive(Debug)]
+struct Written {
+    map: PortMap,
+    number: u32,
 }
 
 impl Default for PacketFilter {
     fn default() -> Self {
-        Self {
-            nft: "/usr/sbin/nft".into(),
-        }
+        Self::by("/usr/sbin/nft".into())
     }
 }
 
 impl PacketFilter {
+    fn by(nft: Utf8PathBuf) -> Self {
+        Self {
+            nft,
+            written: Mutex::new(None),
+        }
+    }
+
     /// Lets each guest send and receive so many million bits a second.
     ///
     /// # Errors
@@ -82,6 +96,32 @@ impl PacketFilter {
     /// Where the packet filter does not take it.
     pub async fn limit(&self, mbits: u32) -> Result<(), ForwardError> {
         self.take(&surplus_seat::rates::limit(mbits)).await
+    }
+
+    async fn write(&self, map: &PortMap) -> Result<(), ForwardError> {
+        let mut written = self.written.lock().await;
+        // Whoever stops waiting for nft does not know what it has done.
+        let before = written.take();
+        let number = match &before {
+            Some(before) => forwards::next(before.number),
+            // Unlike what an earlier agent wrote.
+            None => rand::random(),
+        };
+        let changed = match &before {
+            Some(before) => {
+                let text = forwards::changes(&before.map, map, before.number);
+                self.take(&text).await.is_ok()
+            }
+            None => false,
+        };
+        if !changed {
+            self.take(&forwards::whole(map, number)).await?;
+        }
+        *written = Some(Written {
+            map: map.clone(),
+            number,
+        });
+        Ok(())
     }
 
     async fn take(&self, text: &str) -> Result<(), ForwardError> {
@@ -111,7 +151,7 @@ impl PacketFilter {
 
 impl Forwards for PacketFilter {
     fn set<'a>(&'a self, map: &'a PortMap) -> BoxFuture<'a, Result<(), ForwardError>> {
-        Box::pin(async move { self.take(&transaction(map)).await })
+        Box::pin(self.write(map))
     }
 
     /// The address that the kernel would send from to the world; nothing is sent.
@@ -124,24 +164,6 @@ impl Forwards for PacketFilter {
             IpAddr::V6(_) => None,
         }
     }
-}
-
-/// What nft(8) is told.
-fn transaction(map: &PortMap) -> String {
-    let mut text = String::from("flush map inet surplus_forwards forwards\n");
-    let elements: Vec<_> = map
-        .iter()
-        .map(|((transport, host), (address, guest))| {
-            format!("{transport} . {host} : {address} . {guest}")
-        })
-        .collect();
-    if !elements.is_empty() {
-        let elements = elements.join(", ");
-        text.push_str(&format!(
-            "add element inet surplus_forwards forwards {{ {elements} }}\n"
-        ));
-    }
-    text
 }
 
 /// Hands nothing on.
@@ -160,41 +182,76 @@ impl Forwards for Nowhere {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
-    fn port(transport: Transport, port: u16) -> GuestPort {
-        GuestPort { transport, port }
+    /// A guest in this seat, with SSH.
+    fn map(seats: &[u16]) -> PortMap {
+        let seats = seats.iter().map(|seat| Seat::try_from(*seat).unwrap());
+        let ports = [GuestPort {
+            transport: Transport::Tcp,
+            port: 22,
+        }];
+        seats
+            .flat_map(|seat| {
+                let ports = of(seat, &ports);
+                let ports = ports.map(|(it, host)| ((it.transport, host), (seat.ipv4(), it.port)));
+                ports.collect::<Vec<_>>()
+            })
+            .collect()
     }
 
-    #[test]
-    fn the_map_is_written_as_a_whole() {
-        assert_eq!(
-            transaction(&PortMap::new()),
-            "flush map inet surplus_forwards forwards\n"
-        );
-        let seat = Seat::try_from(2).unwrap();
-        let ports = [port(Transport::Tcp, 22), port(Transport::Udp, 53)];
-        let map = of(seat, &ports)
-            .map(|(guest, host)| ((guest.transport, host), (seat.ipv4(), guest.port)))
-            .collect();
-        assert_eq!(
-            transaction(&map),
-            "flush map inet surplus_forwards forwards\n\
-             add element inet surplus_forwards forwards { tcp . 16400 : 10.121.1.2 . 22, \
-             udp . 16401 : 10.121.1.2 . 53 }\n"
-        );
+    /// Writes down what it is told, and refuses while there is a file `refuse` beside
+    /// it, which it removes.
+    fn scripted() -> (tempfile::TempDir, PacketFilter) {
+        let dir = tempfile::tempdir().unwrap();
+        let nft = dir.path().join("nft");
+        let script = "#!/bin/sh\ncd \"${0%/*}\"\ncat >told\n! rm refuse 2>/dev/null\n";
+        std::fs::write(&nft, script).unwrap();
+        std::fs::set_permissions(&nft, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let filter = PacketFilter::by(Utf8PathBuf::from_path_buf(nft).unwrap());
+        (dir, filter)
+    }
+
+    #[tokio::test]
+    async fn what_differs_is_written_and_all_of_it_where_that_is_refused() {
+        let (dir, filter) = scripted();
+        let told = || std::fs::read_to_string(dir.path().join("told")).unwrap();
+        let refuse = || std::fs::write(dir.path().join("refuse"), "").unwrap();
+        let number =
+            |filter: &PacketFilter| filter.written.try_lock().unwrap().as_ref().unwrap().number;
+        filter.set(&map(&[1])).await.unwrap();
+        let first = number(&filter);
+        assert_eq!(told(), forwards::whole(&map(&[1]), first));
+        filter.set(&map(&[1, 2])).await.unwrap();
+        assert_eq!(told(), forwards::changes(&map(&[1]), &map(&[1, 2]), first));
+        // The filter was loaded anew: it does not know the number.
+        refuse();
+        filter.set(&map(&[2])).await.unwrap();
+        assert_eq!(told(), forwards::whole(&map(&[2]), number(&filter)));
+        filter.set(&map(&[2, 3])).await.unwrap();
+        assert!(told().starts_with("delete element"));
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_the_whole_is_written() {
+        let (dir, filter) = scripted();
+        let told = || std::fs::read_to_string(dir.path().join("told")).unwrap();
+        std::fs::write(dir.path().join("refuse"), "").unwrap();
+        let error = filter.set(&map(&[1])).await.unwrap_err();
+        assert!(matches!(error, ForwardError::Refused(_)), "{error}");
+        assert!(filter.written.lock().await.is_none());
+        filter.set(&map(&[1])).await.unwrap();
+        assert!(told().starts_with("flush set"));
     }
 
     #[tokio::test]
     async fn what_nft_says_is_told() {
-        let absent = PacketFilter {
-            nft: "/nowhere/nft".into(),
-        };
+        let absent = PacketFilter::by("/nowhere/nft".into());
         let error = absent.set(&PortMap::new()).await.unwrap_err();
         assert!(matches!(error, ForwardError::Run(_)), "{error}");
-        let refusing = PacketFilter {
-            nft: "/bin/false".into(),
-        };
+        let refusing = PacketFilter::by("/bin/false".into());
         let error = refusing.set(&PortMap::new()).await.unwrap_err();
         assert!(
             matches!(error, ForwardError::Refused(_) | ForwardError::Run(_)),

@@ -31,7 +31,15 @@ const DHCP: [(&str, &[&str]); 3] = [
             "UseHostname=no",
         ],
     ),
-    ("DHCPv6", &["UseHostname=no"]),
+    (
+        "DHCPv6",
+        &[
+            "DUIDType=link-layer",
+            "IAID=1",
+            "SendHostname=no",
+            "UseHostname=no",
+        ],
+    ),
     ("IPv6AcceptRA", &[]),
 ];
 
@@ -435,7 +443,8 @@ mod tests {
         let ours = content(&files, "10-surplus-0.network");
         let asked = |text: &str| {
             let from = text.find("DHCP=yes").unwrap();
-            let lines = text[from..].lines().filter(|line| !line.is_empty());
+            let lines = text[from..].lines();
+            let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
             lines.map(str::to_owned).collect::<BTreeSet<_>>()
         };
         let (ours, image) = (asked(ours), asked(image));

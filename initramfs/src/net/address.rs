@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use netlink_packet_core::{
@@ -19,7 +19,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 use self::message::Message;
-use crate::net::dhcp::packet::{Lease, Route};
+use crate::net::dhcp::v4::{Lease, Route};
 
 mod message;
 
@@ -31,7 +31,7 @@ const MAIN: u8 = 254;
 pub(crate) fn configure(index: u32, lease: &Lease) -> io::Result<Vec<(Route, io::Error)>> {
     let mut kernel = Kernel::open()?;
     kernel.change(
-        Message::NewAddress(address(index, lease.address, lease.prefix)),
+        Message::NewAddress(address(index, lease.address.into(), lease.prefix)),
         NLM_F_CREATE | NLM_F_REPLACE,
     )?;
     Ok(set_each(routes(lease), |route| {
@@ -53,8 +53,19 @@ fn set_each(
 
 /// Takes the lease's address away, and with it the routes that use it.
 pub(crate) fn remove(index: u32, lease: &Lease) -> io::Result<()> {
-    let gone = address(index, lease.address, lease.prefix);
+    let gone = address(index, lease.address.into(), lease.prefix);
     Kernel::open()?.change(Message::DelAddress(gone), 0)
+}
+
+/// Gives the link of this index an address of IPv6, with no network around it.
+pub(crate) fn add_v6(index: u32, own: Ipv6Addr) -> io::Result<()> {
+    let new = Message::NewAddress(address(index, own.into(), 128));
+    Kernel::open()?.change(new, NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+pub(crate) fn remove_v6(index: u32, own: Ipv6Addr) -> io::Result<()> {
+    let gone = Message::DelAddress(address(index, own.into(), 128));
+    Kernel::open()?.change(gone, 0)
 }
 
 /// Takes away every address of every link but the loopback's; the links stay
@@ -105,16 +116,21 @@ fn is_in(address: Ipv4Addr, network: Ipv4Addr, prefix: u8) -> bool {
     address.to_bits() & mask == network.to_bits() & mask
 }
 
-fn address(index: u32, address: Ipv4Addr, prefix: u8) -> AddressMessage {
+fn address(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
     message.header.prefix_len = prefix;
     message.header.index = index;
     message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(address)),
-        AddressAttribute::Address(IpAddr::V4(address)),
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
     ];
-    if prefix < 31 {
+    if let IpAddr::V4(address) = address
+        && prefix < 31
+    {
         let broadcast = address.to_bits() | u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
         message
             .attributes
@@ -298,7 +314,7 @@ mod tests {
     #[test]
     fn the_broadcast_address_is_the_networks_last() {
         let broadcast = |prefix| {
-            let message = address(1, [10, 77, 0, 9].into(), prefix);
+            let message = address(1, IpAddr::from([10, 77, 0, 9]), prefix);
             message
                 .attributes
                 .iter()

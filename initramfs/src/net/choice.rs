@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use crate::net::dhcp::packet::Lease;
+use crate::net::dhcp::v4::Lease;
 use crate::net::link::Link;
 
 /// What has to be done to the links, in this order.

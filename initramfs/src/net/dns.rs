@@ -1,11 +1,12 @@
-//! Names to addresses, asked of the name servers that DHCP named.
+//! Names to addresses, asked of the name servers that DHCP of either protocol
+//! named.
 //!
 //! The C library's resolver cannot be used in a static program, which has no
 //! way to load what it consults. Addresses in numbers need no server.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,15 +19,15 @@ use ureq::unversioned::transport::NextTimeout;
 
 use crate::net::url::{self, Host};
 
-const PORT: u16 = 53;
+pub(crate) const PORT: u16 = 53;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 const MOST: usize = 8;
 
 /// Where the name servers of the moment come from.
-pub(crate) type Servers = Arc<dyn Fn() -> Vec<Ipv4Addr> + Send + Sync>;
+pub(crate) type Servers = Arc<dyn Fn() -> Vec<SocketAddr> + Send + Sync>;
 
-/// DHCPv4 named none; nothing else is asked for them.
+/// DHCP named none; nothing else is asked for them.
 #[derive(Debug, thiserror::Error)]
 #[error("no name server is known to ask for {0}")]
 pub(crate) struct NoNameServer(String);
@@ -50,13 +51,7 @@ impl Resolver for Names {
         let host = uri.host().and_then(url::host);
         let addresses = match host.ok_or(ureq::Error::HostNotFound)? {
             Host::Address(address) => vec![address],
-            Host::Name(name) => {
-                let servers: Vec<_> = (self.0)()
-                    .into_iter()
-                    .map(|server| SocketAddr::new(server.into(), PORT))
-                    .collect();
-                look_up(&name, &servers).map_err(ureq::Error::Io)?
-            }
+            Host::Name(name) => look_up(&name, &(self.0)()).map_err(ureq::Error::Io)?,
         };
         let port = uri.port_u16().unwrap_or(80);
         let mut resolved = self.empty();
@@ -102,7 +97,7 @@ fn ask(
     let here: SocketAddr = if server.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()
     } else {
-        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+        (Ipv6Addr::UNSPECIFIED, 0).into()
     };
     let socket = UdpSocket::bind(here)?;
     // Connected: only this server's answers arrive.

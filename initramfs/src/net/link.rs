@@ -7,11 +7,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::net::dhcp::packet::Mac;
-
 const CLASS: &str = "/sys/class/net";
 const ETHERNET: &str = "1";
 const UP: u32 = 1;
+
+/// A hardware address.
+pub(crate) type Mac = [u8; 6];
 
 /// One card's port.
 #[derive(Clone, Debug, PartialEq, Eq)]

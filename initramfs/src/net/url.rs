@@ -1,5 +1,5 @@
 //! Where the root can be fetched: the addresses that the kernel command line
-//! (`surplus.root=`) and DHCP (option 67) name.
+//! (`surplus.root=`) and DHCP (option 67, of DHCPv6 59) name.
 //!
 //! Both are untrusted text. An address is plain `http://`, since what comes
 //! from there is checked block by block and is no secret.
@@ -105,7 +105,7 @@ impl Named {
         Some(Self::of(words.flat_map(|word| word.split(','))))
     }
 
-    /// The addresses in DHCP's option 67; other file names are passed over,
+    /// The addresses in DHCP's option for a boot file; other file names are passed over,
     /// for they are meant for other programs.
     pub(crate) fn in_option(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);

@@ -17,6 +17,9 @@ use crate::board::{Row, Stage, Way};
 /// How often the table is drawn.
 const REDRAW: Duration = Duration::from_millis(500);
 
+/// The lines of a terminal that does not say.
+const USUAL_LINES: usize = 24;
+
 /// How the board is shown.
 #[derive(Clone, Debug)]
 pub enum Look {
@@ -103,12 +106,13 @@ impl Table {
             let Some(watch) = watch.upgrade() else {
                 return;
             };
-            let now = Timestamp::now();
-            let mut rows = watch.rows();
-            // A terminal has so many lines: those that are done come last.
-            rows.sort_by_key(|row| row.stage == Stage::Site);
-            for (at, row) in rows.iter().enumerate() {
-                self.set(at + 1, &line(row, now));
+            let lines = body(watch.rows(), Timestamp::now(), terminal_lines() - 1);
+            for (at, line) in lines.iter().enumerate() {
+                self.set(at + 1, line);
+            }
+            // The terminal may have become smaller.
+            for unused in self.lines.drain(lines.len() + 1..) {
+                self.bars.remove(&unused);
             }
         }
     }
@@ -125,6 +129,34 @@ impl Table {
             bar.set_message(text.to_owned());
         }
     }
+}
+
+/// At least two: the heading and one more.
+fn terminal_lines() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    let lines = size.map_or(0, |size| usize::from(size.ws_row));
+    if lines == 0 {
+        USUAL_LINES
+    } else {
+        lines.max(2)
+    }
+}
+
+/// What stands below the heading, in at most so many lines: hosts that still boot
+/// first, and how many have no line of their own.
+fn body(mut rows: Vec<Row>, now: Timestamp, room: usize) -> Vec<String> {
+    let is_done = |row: &Row| row.stage == Stage::Site;
+    rows.sort_by_key(is_done);
+    let shown = if rows.len() > room { room - 1 } else { room };
+    let hidden = rows.split_off(shown.min(rows.len()));
+    let mut lines: Vec<_> = rows.iter().map(|row| line(row, now)).collect();
+    let done = hidden.iter().filter(|row| is_done(row)).count();
+    match hidden.len() {
+        0 => {}
+        all if all == done => lines.push(format!("and {all} more (done)")),
+        all => lines.push(format!("and {all} more ({done} of them done)")),
+    }
+    lines
 }
 
 fn heading() -> String {
@@ -230,6 +262,26 @@ mod tests {
         let expected =
             "52:54:00:12:34:56  10.77.0.50       uefi  root 43 %           2.1 MB/s     1:23";
         assert_eq!(line(&row(), now), expected);
+    }
+
+    #[test]
+    fn hosts_without_a_line_are_counted_and_those_that_boot_come_first() {
+        let (booting, mut done) = (row(), row());
+        done.stage = Stage::Site;
+        let rows = [vec![done; 3], vec![booting; 2]].concat();
+        let now = Timestamp::from_second(1_800_000_083).unwrap();
+        let ends = |room| {
+            let lines = body(rows.clone(), now, room);
+            assert!(lines.len() <= room);
+            let booting = lines.iter().filter(|line| line.contains("root 43 %"));
+            (booting.count(), lines.last().cloned().unwrap())
+        };
+        assert_eq!(ends(3), (2, "and 3 more (done)".to_owned()));
+        assert_eq!(ends(2), (1, "and 4 more (3 of them done)".to_owned()));
+        assert_eq!(ends(1), (0, "and 5 more (3 of them done)".to_owned()));
+        for room in [5, 6] {
+            assert_eq!(body(rows.clone(), now, room).len(), 5);
+        }
     }
 
     #[test]

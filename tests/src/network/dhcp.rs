@@ -8,21 +8,32 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Network, Station, ipv4};
+use super::{Network, Station, ipv4, ipv6};
 use crate::process::Supervised;
 
 const START: Duration = Duration::from_secs(20);
 
-/// The server is 10.77.0.2.
+/// The server is 10.77.0.2 and fd77::2.
 const HOST: u8 = 2;
+
+/// What the server calls fd77::1, where it is a name server, too: for IPv6.
+pub const NAME: &str = "boot.surplus.test";
 
 /// Which addresses a server gives out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     V4,
-    /// Router advertisements alone: hosts make their own addresses.
+    /// Of fd77::100 to fd77::1ff, by DHCPv6 alone: the router's advertisements say so,
+    /// and no host makes an address of its own.
     V6,
     Both,
+}
+
+impl Family {
+    /// Where a server of it hears hosts.
+    fn port(self) -> u16 {
+        if self == Self::V6 { 547 } else { 67 }
+    }
 }
 
 /// A DHCP server that can be stopped and started.
@@ -95,10 +106,12 @@ impl<'a> Dhcp<'a> {
         let process = self.process.insert(Supervised::spawn(&command, |command| {
             command.stdin(Stdio::null()).stdout(log).stderr(also);
         })?);
-        // Of advertisements alone there is no port to see.
-        let silent = matches!(&self.server, Server::Plain { family } if *family == Family::V6);
+        let port = match &self.server {
+            Server::Plain { family } => family.port(),
+            _ => Family::V4.port(),
+        };
         let deadline = Instant::now() + crate::patience(START);
-        while !silent && !self.station.hears(67)? {
+        while !self.station.hears(port)? {
             if let Some(status) = process.ended()? {
                 bail!("the DHCP server ended ({status}): see {}", path.display());
             }
@@ -142,13 +155,19 @@ impl<'a> Dhcp<'a> {
             }
             Server::Plain { family } => {
                 command
-                    .args(["--conf-file=/dev/null", "--port=0", "--bind-interfaces"])
+                    .args(["--conf-file=/dev/null", "--bind-interfaces"])
                     .arg(format!("--interface={}", self.station.interface()));
                 if *family != Family::V6 {
                     command.arg(format!("--dhcp-range={},{},10m", ipv4(100), ipv4(199)));
                 }
-                if *family != Family::V4 {
-                    command.args(["--enable-ra", "--dhcp-range=fd77::,ra-only"]);
+                if *family == Family::V4 {
+                    command.arg("--port=0");
+                } else {
+                    command
+                        .args(["--enable-ra", "--dhcp-range=fd77::100,fd77::1ff,64,10m"])
+                        .arg(format!("--dhcp-option=option6:dns-server,[{}]", ipv6(HOST)))
+                        .arg(format!("--host-record={NAME},{}", ipv6(1)))
+                        .args(["--no-resolv", "--no-hosts"]);
                 }
             }
             Server::Kea { .. } => (),

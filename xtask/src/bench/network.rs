@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use surplus_seat::forwards::{self, PortMap};
 use surplus_seat::{BRIDGE, PORTS, SEATS, Seat};
 use surplus_tests::Lab;
 use surplus_tests::lab::run;
@@ -71,8 +72,14 @@ pub(super) fn measure(lab: &Lab, runs: u32, table: &mut Table) -> Result<()> {
     }
     for guests in GUESTS {
         let cost = attach(&with, attached, Some(guests))?;
-        let what = format!("a guest's tap, isolated; the ports of {guests} guests");
+        let what = format!("a guest's tap, isolated; his ports beside those of {guests} guests");
         table.row(what, cost.to_string(), "50 ms");
+        let cost = write_whole(&with, guests)?;
+        table.row(
+            "… and the ports of all of them at once, as a new agent writes them",
+            cost.to_string(),
+            "",
+        );
     }
     let cost = attach(&without, attached, None)?;
     table.row("a guest's tap alone", cost.to_string(), "");
@@ -97,8 +104,8 @@ fn cut(network: &GuestsNetwork<'_>, seat: Seat, segments: bool) -> Result<()> {
 }
 
 /// Gives a guest a tap on the bridge, and takes it away. With isolation the port is
-/// isolated, and the ports of so many guests written. By programs, each started for
-/// it: libvirt and the agent need no more.
+/// isolated, and his ports written beside those of so many guests. By programs, each
+/// started for it: libvirt and the agent need no more.
 fn attach(network: &GuestsNetwork<'_>, seat: Seat, guests: Option<u16>) -> Result<Cost> {
     let host = network.host();
     let (tap, scratch) = (seat.interface(), host.lab().scratch());
@@ -108,18 +115,39 @@ fn attach(network: &GuestsNetwork<'_>, seat: Seat, guests: Option<u16>) -> Resul
     }
     _ = writeln!(lines, "link set {tap} up");
     let batch = file(scratch.join("attach.ip"), &lines)?;
-    let map = guests.map(|guests| file(scratch.join("forwards.nft"), &every_port(guests)));
-    let map = map.transpose()?;
+    let maps = guests.map(|guests| {
+        let others = Seat::all().take(guests.into()).filter(|it| *it != seat);
+        let others = ports_of(others);
+        let all = others.clone().into_iter().chain(ports_of([seat]));
+        let change = forwards::changes(&others, &all.collect(), 1);
+        let before = file(scratch.join("before.nft"), &forwards::whole(&others, 1))?;
+        anyhow::Ok((before, file(scratch.join("change.nft"), &change)?))
+    });
+    let maps = maps.transpose()?;
+    let nft = |map: &PathBuf| run(host.tool("nft").arg("--file").arg(map)).map(drop);
     let mut cost = Cost::default();
     for _ in 0..TIMES {
+        if let Some((before, _)) = &maps {
+            nft(before)?;
+        }
         cost.add(|| {
             run(host.tool("ip").arg("-batch").arg(&batch))?;
-            if let Some(map) = &map {
-                run(host.tool("nft").arg("--file").arg(map))?;
-            }
-            Ok(())
+            maps.iter().try_for_each(|(_, change)| nft(change))
         })?;
         run(host.tool("ip").args(["link", "delete", &tap]))?;
+    }
+    Ok(cost)
+}
+
+/// Writes as many ports as these guests can have in the place of what was there.
+fn write_whole(network: &GuestsNetwork<'_>, guests: u16) -> Result<Cost> {
+    let host = network.host();
+    let ports = ports_of(Seat::all().take(guests.into()));
+    let map = host.lab().scratch().join("whole.nft");
+    let map = file(map, &forwards::whole(&ports, 1))?;
+    let mut cost = Cost::default();
+    for _ in 0..TIMES {
+        cost.add(|| run(host.tool("nft").arg("--file").arg(&map)).map(drop))?;
     }
     Ok(cost)
 }
@@ -167,18 +195,13 @@ fn file(path: PathBuf, text: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// As many forwarded ports as so many guests can have.
-fn every_port(guests: u16) -> String {
-    let ports = Seat::all().take(guests.into()).flat_map(|seat| {
-        let guest = seat.ipv4();
+/// As many forwarded ports as these guests can have.
+fn ports_of(seats: impl IntoIterator<Item = Seat>) -> PortMap<&'static str> {
+    let ports = seats.into_iter().flat_map(|seat| {
         let pairs = seat.host_ports().zip(1..=PORTS);
-        pairs.map(move |(host, port)| format!("tcp . {host} : {guest} . {port}"))
+        pairs.map(move |(host, port)| (("tcp", host), (seat.ipv4(), port)))
     });
-    format!(
-        "flush map inet surplus_forwards forwards\n\
-         add element inet surplus_forwards forwards {{ {} }}\n",
-        ports.collect::<Vec<_>>().join(", ")
-    )
+    ports.collect()
 }
 
 /// The median and its spread.

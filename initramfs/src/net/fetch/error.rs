@@ -37,8 +37,8 @@ impl FetchError {
         match self {
             Self::Ask(_) => "check the boot server and the network to it",
             Self::NoNameServer(_) => {
-                "write the boot server's address in numbers, or let DHCPv4 name a name server: \
-                 neither DHCPv6 nor router advertisements are asked for one"
+                "write the boot server's address in numbers, or let DHCPv4 or DHCPv6 name a name \
+                 server: one in router advertisements is not heard"
             }
             Self::Status(_) => "check that root.img lies at this address",
             Self::Size { .. } => {

@@ -179,7 +179,7 @@ mod tests {
         let url = RootUrl::parse("http://boot/root.img").unwrap();
         let error = http.get(&url, 0, 4096, "test").unwrap_err();
         assert!(error.to_string().contains("no name server"), "{error}");
-        assert!(error.advice().contains("neither DHCPv6"), "{error:?}");
+        assert!(error.advice().contains("DHCPv4 or DHCPv6"), "{error:?}");
     }
 
     proptest! {

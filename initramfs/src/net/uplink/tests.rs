@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::net::link::Link;
 
 pub(super) fn link(name: &str, linked: bool) -> Link {
     Link {
@@ -46,4 +49,16 @@ fn an_address_is_tried_only_with_the_internet_protocol_it_needs() {
         assert!(!reaches(&found(false, false, url)));
         assert_eq!(reaches(&found(false, true, url)), by_six, "{url}");
     }
+}
+
+#[test]
+fn name_servers_of_both_protocols_are_asked() {
+    let mut found = found(true, true, "http://boot/r");
+    let six = "[fe80::1%2]:53".parse().unwrap();
+    found.name_servers_v6 = vec![six];
+    assert_eq!(found.name_servers(), [six]);
+    if let Some((_, _, lease)) = &mut found.lease {
+        lease.dns = vec![[10, 77, 0, 2].into()];
+    }
+    assert_eq!(found.name_servers(), ["10.77.0.2:53".parse().unwrap(), six]);
 }

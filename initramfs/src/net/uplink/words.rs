@@ -26,8 +26,8 @@ pub(super) fn missing(found: &Found, links: &[Link], switches: &Switches) -> Opt
 
 fn no_address(links: &[Link], switches: &Switches) -> Failure {
     let (asked, dead) = (asked_on(links), dead(links, switches));
-    let next = "check the DHCP server of this network; an address of IPv6 is taken from a \
-                router's advertisements alone, never from DHCPv6; the host goes on asking";
+    let next = "check the DHCP server of this network, or for IPv6 the router's advertisements; \
+                the host goes on asking";
     let (error, next) = match (asked.is_empty(), dead.is_empty()) {
         (true, true) => (
             "no network card yet".to_owned(),
@@ -90,8 +90,8 @@ fn no_protocol(urls: &[RootUrl], asked: &str) -> Failure {
     } else {
         (
             "IPv6",
-            "let a router of this network advertise a prefix (DHCPv6 is not asked), or name the \
-             root by an address of IPv4; the host goes on waiting",
+            "let a router of this network advertise a prefix, or a DHCPv6 server give addresses \
+             of one; or name the root by an address of IPv4; the host goes on asking",
         )
     };
     let urls: Vec<_> = urls.iter().map(RootUrl::text).collect();
@@ -131,7 +131,7 @@ mod tests {
             asked.error.contains("switching it on: no firmware"),
             "{asked:?}"
         );
-        assert!(asked.next.contains("never from DHCPv6"));
+        assert!(asked.next.contains("router's advertisements"));
         for failure in [none, dead, asked, no_root()] {
             assert!(failure.next.contains("the host goes on"), "{failure:?}");
         }

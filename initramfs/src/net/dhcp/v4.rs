@@ -1,4 +1,4 @@
-//! DHCPv4's packets: what a host asks, and what of an answer it can use.
+//! DHCPv4: what a port asks, and what of an answer it can use.
 //!
 //! Source: RFC 2131 and 2132, RFC 3442 for routes. What arrives is untrusted.
 //! The client is known by its MAC (there is no option 61), as firmware does it
@@ -13,10 +13,11 @@ use dhcproto::v4::{
     DhcpOption, DhcpOptions, Flags, Message, MessageType, Opcode, OptionCode, borrowed,
 };
 
-use crate::net::url::{Named, RootUrl};
+use super::client::{self, Answer, Kind, Protocol, Question};
+use super::{CLASS, FOREVER, SHORTEST};
+use crate::net::link::Mac;
+use crate::net::url::Named;
 
-/// Vendor class by which boot servers know this program.
-pub(crate) const CLASS: &[u8] = b"surplus-init";
 /// What the servers are asked for.
 const WANTED: [OptionCode; 8] = [
     OptionCode::SubnetMask,
@@ -28,39 +29,11 @@ const WANTED: [OptionCode; 8] = [
     OptionCode::ServerIdentifier,
     OptionCode::BootfileName,
 ];
-/// What a lease without a time is taken for.
-const FOREVER: Duration = Duration::from_secs(365 * 86_400);
-const SHORTEST: Duration = Duration::from_secs(30);
-
-/// A hardware address.
-pub(crate) type Mac = [u8; 6];
-
-/// What is asked of the servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Question {
-    /// Who has an address, or knows where the root is?
-    Discover,
-    /// I take this address of this server.
-    Request { address: Ipv4Addr, server: Ipv4Addr },
-    /// I go on using this address.
-    Renew { address: Ipv4Addr },
-}
-
-/// What was understood of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) kind: Kind,
-    pub(crate) urls: Vec<RootUrl>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Offer(Lease),
-    Ack(Lease),
-    /// Of this server.
-    Nak(Ipv4Addr),
-    /// Without an address: of a boot server beside the DHCP server.
-    Proxy,
+/// One port's side of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct V4 {
+    pub(crate) mac: Mac,
+    pub(crate) xid: u32,
 }
 
 /// An address for some time, and what belongs to it.
@@ -73,6 +46,22 @@ pub(crate) struct Lease {
     pub(crate) dns: Vec<Ipv4Addr>,
     pub(crate) mtu: Option<u16>,
     pub(crate) time: Duration,
+}
+
+impl client::Lease for Lease {
+    type Server = Ipv4Addr;
+
+    fn server(&self) -> &Ipv4Addr {
+        &self.server
+    }
+
+    fn time(&self) -> Duration {
+        self.time
+    }
+
+    fn same_address(&self, other: &Self) -> bool {
+        self.address == other.address
+    }
 }
 
 /// A way to other networks; on the link itself where there is no gateway.
@@ -93,63 +82,76 @@ impl fmt::Display for Route {
     }
 }
 
-/// The bytes of a question.
-pub(crate) fn question(question: Question, mac: Mac, xid: u32, seconds: u16) -> Vec<u8> {
-    let none = Ipv4Addr::UNSPECIFIED;
-    let (kind, ciaddr) = match question {
-        Question::Discover => (MessageType::Discover, none),
-        Question::Request { .. } => (MessageType::Request, none),
-        Question::Renew { address } => (MessageType::Request, address),
-    };
-    let mut message = Message::new_with_id(xid, ciaddr, none, none, none, &mac);
-    message.set_secs(seconds);
-    // Without an address only what is sent to all can be heard.
-    message.set_flags(Flags::default().set_broadcast());
-    let options = message.opts_mut();
-    options.insert(DhcpOption::MessageType(kind));
-    options.insert(DhcpOption::ClassIdentifier(CLASS.to_vec()));
-    options.insert(DhcpOption::MaxMessageSize(1472));
-    options.insert(DhcpOption::ParameterRequestList(WANTED.to_vec()));
-    if let Question::Request { address, server } = question {
-        options.insert(DhcpOption::RequestedIpAddress(address));
-        options.insert(DhcpOption::ServerIdentifier(server));
-    }
-    // Encoding into memory fails for options that are too long; ours are not.
-    message.to_vec().unwrap_or_default()
-}
+impl Protocol for V4 {
+    type Lease = Lease;
 
-/// Reads an answer to the question `xid` of `mac`; `None` is none of ours, or
-/// nothing that can be used.
-///
-/// Only the options that are used here are decoded: the decoder of some others
-/// panics at what it does not expect.
-pub(crate) fn answer(bytes: &[u8], mac: Mac, xid: u32) -> Option<Answer> {
-    let message = borrowed::Message::new(bytes).ok()?;
-    let ours = message.opcode() == Opcode::BootReply
-        && message.xid() == xid
-        && message.hlen() == 6
-        && message.chaddr() == mac;
-    if !ours {
-        return None;
+    fn xid(&self) -> u32 {
+        self.xid
     }
-    let options = used_options(&message);
-    let kind = match options.msg_type()? {
-        MessageType::Nak => Kind::Nak(server(&options)?),
-        MessageType::Offer | MessageType::Ack if message.yiaddr().is_unspecified() => {
-            let class = options.get(OptionCode::ClassIdentifier);
-            let to_us = matches!(class, Some(DhcpOption::ClassIdentifier(class)) if class == CLASS);
-            to_us.then_some(Kind::Proxy)?
+
+    fn question(&self, question: Question<'_, Lease>, elapsed: Duration) -> Vec<Vec<u8>> {
+        let none = Ipv4Addr::UNSPECIFIED;
+        let (kind, ciaddr) = match question {
+            Question::Search => (MessageType::Discover, none),
+            Question::Take(_) => (MessageType::Request, none),
+            // To all, from the first time on: any server that knows it may answer.
+            Question::Renew(lease) | Question::Rebind(lease) => {
+                (MessageType::Request, lease.address)
+            }
+        };
+        let mut message = Message::new_with_id(self.xid, ciaddr, none, none, none, &self.mac);
+        message.set_secs(u16::try_from(elapsed.as_secs()).unwrap_or(u16::MAX));
+        // Without an address only what is sent to all can be heard.
+        message.set_flags(Flags::default().set_broadcast());
+        let options = message.opts_mut();
+        options.insert(DhcpOption::MessageType(kind));
+        options.insert(DhcpOption::ClassIdentifier(CLASS.to_vec()));
+        options.insert(DhcpOption::MaxMessageSize(1472));
+        options.insert(DhcpOption::ParameterRequestList(WANTED.to_vec()));
+        if let Question::Take(offer) = question {
+            options.insert(DhcpOption::RequestedIpAddress(offer.address));
+            options.insert(DhcpOption::ServerIdentifier(offer.server));
         }
-        MessageType::Offer => Kind::Offer(lease(message.yiaddr(), &options)?),
-        MessageType::Ack => Kind::Ack(lease(message.yiaddr(), &options)?),
-        _ => return None,
-    };
-    let urls = match options.get(OptionCode::BootfileName) {
-        Some(DhcpOption::BootfileName(bytes)) => Named::in_option(bytes).urls,
-        // Some servers know only the older field for it.
-        _ => Named::in_option(message.fname()).urls,
-    };
-    Some(Answer { kind, urls })
+        // Encoding into memory fails for options that are too long; ours are not.
+        vec![message.to_vec().unwrap_or_default()]
+    }
+
+    /// Only the options that are used here are decoded: the decoder of some others
+    /// panics at what it does not expect.
+    fn answer(&self, bytes: &[u8]) -> Option<Answer<Lease>> {
+        let message = borrowed::Message::new(bytes).ok()?;
+        let ours = message.opcode() == Opcode::BootReply
+            && message.xid() == self.xid
+            && message.hlen() == 6
+            && message.chaddr() == self.mac;
+        if !ours {
+            return None;
+        }
+        let options = used_options(&message);
+        let kind = match options.msg_type()? {
+            MessageType::Nak => Kind::Nak(server(&options)?),
+            MessageType::Offer | MessageType::Ack if message.yiaddr().is_unspecified() => {
+                // Of a boot server beside the DHCP server.
+                let class = options.get(OptionCode::ClassIdentifier);
+                let to_us =
+                    matches!(class, Some(DhcpOption::ClassIdentifier(class)) if class == CLASS);
+                to_us.then_some(Kind::Other)?
+            }
+            MessageType::Offer => Kind::Offer(lease(message.yiaddr(), &options)?),
+            MessageType::Ack => Kind::Ack(lease(message.yiaddr(), &options)?),
+            _ => return None,
+        };
+        let urls = match options.get(OptionCode::BootfileName) {
+            Some(DhcpOption::BootfileName(bytes)) => Named::in_option(bytes).urls,
+            // Some servers know only the older field for it.
+            _ => Named::in_option(message.fname()).urls,
+        };
+        Some(Answer {
+            kind,
+            urls,
+            name_servers: Vec::new(),
+        })
+    }
 }
 
 fn used_options(message: &borrowed::Message<'_>) -> DhcpOptions {
@@ -254,6 +256,10 @@ pub(crate) mod tests {
 
     pub(crate) const MAC: Mac = [0x52, 0x54, 0, 1, 2, 3];
 
+    fn answer(bytes: &[u8], mac: Mac, xid: u32) -> Option<Answer<Lease>> {
+        V4 { mac, xid }.answer(bytes)
+    }
+
     /// A server's answer to `xid`.
     pub(crate) fn reply(kind: MessageType, address: [u8; 4], xid: u32) -> Message {
         let none = Ipv4Addr::UNSPECIFIED;
@@ -273,8 +279,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_question_names_the_vendor_class_and_no_client_id() {
-        let sent = question(Question::Discover, MAC, 7, 3);
-        let message = Message::decode(&mut Decoder::new(&sent)).unwrap();
+        let asking = V4 { mac: MAC, xid: 7 };
+        let sent = asking.question(Question::Search, Duration::from_secs(3));
+        let message = Message::decode(&mut Decoder::new(&sent[0])).unwrap();
         assert_eq!((message.xid(), message.secs()), (7, 3));
         assert_eq!(message.chaddr(), MAC);
         assert!(message.flags().broadcast());
@@ -377,7 +384,7 @@ pub(crate) mod tests {
             .opts_mut()
             .insert(DhcpOption::ClassIdentifier(CLASS.to_vec()));
         let answer = answer(&bytes(&proxy), MAC, 7).unwrap();
-        assert_eq!(answer.kind, Kind::Proxy);
+        assert_eq!(answer.kind, Kind::Other);
         assert_eq!(answer.urls[0].text(), url);
     }
 
