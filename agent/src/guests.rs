@@ -32,6 +32,7 @@ pub mod hypervisor;
 pub mod image;
 pub mod keys;
 pub mod meter;
+pub mod nodes;
 pub mod overhead;
 pub mod placement;
 pub mod plan;

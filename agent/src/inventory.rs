@@ -11,6 +11,7 @@ mod memory;
 mod nics;
 
 pub use identity::identity;
+pub(crate) use memory::numa_nodes;
 pub use nics::{Addresses, Card};
 pub(crate) use nics::{has_link, is_card, is_up};
 

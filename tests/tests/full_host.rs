@@ -1,5 +1,5 @@
 //! A host on which all is rented that it offers, and used: every byte of memory and
-//! of disk. It goes on, and its agent answers.
+//! of disk. It goes on, and its agent answers; and each guest lives on a NUMA node.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -52,7 +52,8 @@ fn a_host_that_is_filled_to_what_it_offers_goes_on_and_answers() -> Result<()> {
         let mut machine = lab
             .machine("host")
             .medium(Medium::Cd, marketplace.joining_iso("host")?)
-            .cpus(3)
+            .cpus(4)
+            .numa_nodes(2)
             .memory_mib(2048)
             .shell()
             .start()?;
@@ -84,6 +85,17 @@ fn a_host_that_is_filled_to_what_it_offers_goes_on_and_answers() -> Result<()> {
         ensure!(killed.is_empty(), "{killed}");
         let still = machine.shell()?.run("pidof surplus-agent", SOON)?;
         ensure!(still == agent, "the agent was {agent}, and is {still}");
+
+        // The second on the emptier node.
+        for (pid, processors) in guests.split_whitespace().rev().zip(["0-1", "2-3"]) {
+            let lives = format!(
+                "grep Cpus_allowed_list /proc/{pid}/status; grep -c prefer /proc/{pid}/numa_maps"
+            );
+            let lives = machine.shell()?.run(&lives, SOON)?;
+            println!("QEMU {pid}: {lives}");
+            ensure!(lives.contains(processors), "QEMU {pid}: {lives}");
+            ensure!(!lives.ends_with("\n0"), "QEMU {pid}: {lives}");
+        }
 
         let begun = Instant::now();
         buyer.run(&["end", "half"])?;

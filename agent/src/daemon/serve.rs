@@ -21,6 +21,7 @@ use crate::guests::disk::QemuImg;
 use crate::guests::forwards::PacketFilter;
 use crate::guests::{Guests, GuestsConfig, probe};
 use crate::hub::in_one_line;
+use crate::inventory;
 use crate::self_test;
 use crate::storage::{self, Volume};
 use crate::survey::{Surveyor, Trials};
@@ -168,6 +169,7 @@ fn guests_config(
         deadlines_dir: runtime_directory(world).join("deadlines"),
         pulse: world.pulse.clone(),
         group: guests_group(),
+        numa_nodes: inventory::numa_nodes(&world.settings.root),
         forwards: Arc::new(PacketFilter::default()),
         qemu_img: QemuImg::confined_by(Arc::new(TransientServices::new(Arc::clone(&world.bus)))),
         ..GuestsConfig::new(host, boot, &world.settings.state_directory)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use surplus_protocol::ids::{BootId, HostId};
+use surplus_protocol::inventory::NumaNode;
 
 use super::disk::QemuImg;
 use super::forwards::{Forwards, Nowhere};
@@ -44,6 +45,8 @@ pub struct GuestsConfig {
     /// The group that QEMU runs as, under each guest's own user; libvirt's
     /// default for both where `None`.
     pub group: Option<u32>,
+    /// The host's nodes: a guest lives on one of them where it can.
+    pub numa_nodes: Vec<NumaNode>,
     pub qemu_img: QemuImg,
     pub ovmf_vars: Utf8PathBuf,
     /// Where libvirt writes QEMU's logs, one per domain.
@@ -72,6 +75,7 @@ impl GuestsConfig {
             image_cache_bytes: None,
             forwards: Arc::new(Nowhere),
             group: None,
+            numa_nodes: Vec::new(),
             qemu_img: QemuImg::default(),
             ovmf_vars: prepare::default_ovmf_vars(),
             qemu_log_dir: "/var/log/libvirt/qemu".into(),

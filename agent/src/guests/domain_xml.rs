@@ -15,6 +15,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use quick_xml::Writer;
 use quick_xml::events::{BytesText, Event};
 use quick_xml::reader::Reader;
+use surplus_protocol::inventory::NumaNode;
 use surplus_protocol::lease::{Firmware, GuestSpec, Ticket};
 use surplus_seat::Seat;
 
@@ -52,6 +53,8 @@ pub struct DomainSpec<'a> {
     /// The group of QEMU, which runs as the seat's user; libvirt's default for
     /// both where `None`.
     pub group: Option<u32>,
+    /// The NUMA node that it lives on, if on one.
+    pub node: Option<&'a NumaNode>,
 }
 
 /// A disk's file and its format.
@@ -115,8 +118,10 @@ impl DomainSpec<'_> {
         xml.create_element("memory")
             .with_attribute(("unit", "b"))
             .write_text_content(BytesText::new(&resources.memory_bytes.to_string()))?;
+        let processors = self.node.map(|node| list(&node.cpus));
         xml.create_element("vcpu")
             .with_attribute(("placement", "static"))
+            .with_attributes(processors.as_deref().map(|cpus| ("cpuset", cpus)))
             .write_text_content(BytesText::new(&resources.vcpus.to_string()))?;
         let ticket = encode_ticket(self.ticket)?;
         xml.create_element("metadata").write_inner_content(|xml| {
@@ -155,6 +160,13 @@ impl DomainSpec<'_> {
             text(xml, "global_period", &CPU_PERIOD_MICROS.to_string())?;
             text(xml, "global_quota", &quota.to_string())
         })?;
+        if let Some(node) = self.node {
+            let id = node.id.to_string();
+            xml.create_element("numatune").write_inner_content(|xml| {
+                // Should the host's own files have filled it: slow is better than dead.
+                empty(xml, "memory", &[("mode", "preferred"), ("nodeset", &id)])
+            })?;
+        }
         Ok(())
     }
 
@@ -258,6 +270,12 @@ impl DomainSpec<'_> {
             .write_inner_content(|xml| text(xml, "label", &format!("+{uid}:+{gid}")))?;
         Ok(())
     }
+}
+
+/// Processors, as libvirt takes them.
+fn list(cpus: &[u32]) -> String {
+    let cpus: Vec<_> = cpus.iter().map(u32::to_string).collect();
+    cpus.join(",")
 }
 
 fn disk(xml: &mut Xml, file: &DiskFile, target: &str, readonly: bool) -> io::Result<()> {
@@ -393,6 +411,29 @@ mod tests {
             bridge: "surplus0",
             emulation: false,
             group: None,
+            node: None,
+        }
+    }
+
+    #[test]
+    fn a_guest_on_one_of_several_nodes() {
+        let ticket = test_ticket(1, 1);
+        let node = NumaNode {
+            id: 1,
+            memory_bytes: 1 << 34,
+            cpus: vec![8, 9, 10, 24],
+        };
+        let spec = DomainSpec {
+            node: Some(&node),
+            ..spec(&ticket)
+        };
+        let xml = spec.to_xml().unwrap();
+        let lines: Vec<_> = xml.lines().map(str::trim).collect();
+        for line in [
+            "<vcpu placement=\"static\" cpuset=\"8,9,10,24\">2</vcpu>",
+            "<memory mode=\"preferred\" nodeset=\"1\"/>",
+        ] {
+            assert!(lines.contains(&line), "no {line} in {xml}");
         }
     }
 

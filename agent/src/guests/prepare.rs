@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering;
 use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use surplus_protocol::Digest;
-use surplus_protocol::lease::{Firmware, Ticket};
-use surplus_seat::Seat;
+use surplus_protocol::inventory::NumaNode;
+use surplus_protocol::lease::Firmware;
 
 use super::base;
 use super::config::GuestsConfig;
@@ -24,6 +24,7 @@ use super::disk::{DiskError, QemuImg};
 use super::domain_xml::{self, DomainSpec};
 use super::image::{ImageError, ImageStore};
 use super::placement::Placement;
+use super::record::Record;
 use super::seed;
 use super::uplink::Uplink;
 use super::workshop::{Progress, Workshop};
@@ -41,6 +42,7 @@ pub struct LocalWorkshop {
     /// OVMF's empty variable store.
     ovmf_vars: Utf8PathBuf,
     group: Option<u32>,
+    numa_nodes: Vec<NumaNode>,
     qemu_log_dir: Utf8PathBuf,
 }
 
@@ -108,16 +110,13 @@ impl LocalWorkshop {
             emulation: config.emulation,
             ovmf_vars: config.ovmf_vars.clone(),
             group: config.group,
+            numa_nodes: config.numa_nodes.clone(),
             qemu_log_dir: config.qemu_log_dir.clone(),
         })
     }
 
-    async fn make(
-        &self,
-        ticket: &Ticket,
-        seat: Seat,
-        progress: &Progress,
-    ) -> Result<String, PrepareError> {
+    async fn make(&self, record: &Record, progress: &Progress) -> Result<String, PrepareError> {
+        let (ticket, seat) = (&record.ticket, record.seat);
         let guest = &ticket.guest;
         let placement = Placement::of(ticket);
         let count = |bytes| progress.bytes.store(bytes, Ordering::Relaxed);
@@ -158,6 +157,7 @@ impl LocalWorkshop {
             bridge: &self.bridge,
             emulation: self.emulation,
             group: self.group,
+            node: self.numa_nodes.iter().find(|it| record.node == Some(it.id)),
         };
         spec.to_xml().map_err(|source| PrepareError::Make {
             what: "domain XML",
@@ -183,11 +183,10 @@ impl LocalWorkshop {
 impl Workshop for LocalWorkshop {
     fn prepare<'a>(
         &'a self,
-        ticket: &'a Ticket,
-        seat: Seat,
+        record: &'a Record,
         progress: &'a Progress,
     ) -> BoxFuture<'a, Result<String, PrepareError>> {
-        Box::pin(self.make(ticket, seat, progress))
+        Box::pin(self.make(record, progress))
     }
 
     fn placements(&self) -> Vec<Placement> {

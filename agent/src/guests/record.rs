@@ -27,6 +27,8 @@ pub struct Record {
     pub ticket: Ticket,
     /// The guest's alone until nothing is left of it.
     pub seat: Seat,
+    /// The NUMA node that it lives on, where one has room for it.
+    pub node: Option<u32>,
     pub stage: Stage,
     /// When the guest first ran.
     pub started_at: Option<Timestamp>,
@@ -73,6 +75,7 @@ impl Record {
         Self {
             ticket,
             seat,
+            node: None,
             stage: Stage::Accepted,
             started_at: None,
             meter: Meter::default(),

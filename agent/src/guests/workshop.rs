@@ -7,12 +7,11 @@ use std::sync::atomic::AtomicU64;
 
 use futures_util::future::BoxFuture;
 use surplus_protocol::Digest;
-use surplus_protocol::lease::Ticket;
-use surplus_seat::Seat;
 
 use super::directories::DirectoryError;
 use super::placement::Placement;
 use super::prepare::PrepareError;
+use super::record::Record;
 
 /// Makes and removes guests' files. Every call may be repeated.
 pub trait Workshop: Send + Sync + fmt::Debug {
@@ -20,8 +19,7 @@ pub trait Workshop: Send + Sync + fmt::Debug {
     /// returns the domain's XML. Dropped, it leaves what it had made.
     fn prepare<'a>(
         &'a self,
-        ticket: &'a Ticket,
-        seat: Seat,
+        record: &'a Record,
         progress: &'a Progress,
     ) -> BoxFuture<'a, Result<String, PrepareError>>;
 

@@ -11,7 +11,7 @@ pub(super) fn total(root: &SysRoot) -> u64 {
     field(&root.text("/proc/meminfo").unwrap_or_default(), "MemTotal:")
 }
 
-pub(super) fn numa_nodes(root: &SysRoot) -> Vec<NumaNode> {
+pub(crate) fn numa_nodes(root: &SysRoot) -> Vec<NumaNode> {
     root.names(NODES)
         .into_iter()
         .filter_map(|name| {

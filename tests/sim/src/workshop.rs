@@ -9,6 +9,7 @@ use surplus_agent::guests::directories::DirectoryError;
 use surplus_agent::guests::domain_xml::{DiskFile, DiskFormat, DomainSpec};
 use surplus_agent::guests::image::ImageError;
 use surplus_agent::guests::prepare::PrepareError;
+use surplus_agent::guests::record::Record;
 use surplus_agent::guests::workshop::{Progress, Workshop};
 use surplus_agent::guests::{Placement, UplinkError};
 use surplus_protocol::Digest;
@@ -82,6 +83,7 @@ fn xml(ticket: &Ticket, seat: Seat) -> Result<String, PrepareError> {
         bridge: "surplus0",
         emulation: false,
         group: None,
+        node: None,
     };
     spec.to_xml().map_err(|source| PrepareError::Make {
         what: "domain XML",
@@ -92,16 +94,15 @@ fn xml(ticket: &Ticket, seat: Seat) -> Result<String, PrepareError> {
 impl Workshop for SimWorkshop {
     fn prepare<'a>(
         &'a self,
-        ticket: &'a Ticket,
-        seat: Seat,
+        record: &'a Record,
         _progress: &'a Progress,
     ) -> BoxFuture<'a, Result<String, PrepareError>> {
         Box::pin(async move {
             let (done, result) = oneshot::channel();
             {
                 let mut state = self.state();
-                state.files.insert(Placement::of(ticket));
-                let ticket = ticket.clone();
+                state.files.insert(record.placement());
+                let (ticket, seat) = (record.ticket.clone(), record.seat);
                 state.jobs.push(Job { ticket, seat, done });
             }
             match result.await {

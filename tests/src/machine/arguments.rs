@@ -31,6 +31,7 @@ impl Builder<'_> {
         };
         qemu.args(["-cpu", cpu, "-smp", &self.cpus.to_string()]);
         qemu.args(["-m", &format!("{}M", self.memory_mib)]);
+        self.add_numa_nodes(&mut qemu);
         qemu.args(["-nodefaults", "-vga", "std", "-display", "none"]);
         qemu.args(["-uuid", &self.uuid.clone().map_or_else(random_uuid, Ok)?]);
         if !self.reboots {
@@ -72,6 +73,24 @@ impl Builder<'_> {
             (Some(_), Firmware::Bios) => "q35,graphics=off",
             _ if self.secure_boot.is_some() => "q35,smm=on",
             _ => "q35",
+        }
+    }
+
+    /// Each with as many processors and as much memory.
+    fn add_numa_nodes(&self, qemu: &mut Command) {
+        let (cpus, memory) = (
+            self.cpus / self.numa_nodes,
+            self.memory_mib / self.numa_nodes,
+        );
+        if self.numa_nodes < 2 {
+            return;
+        }
+        for node in 0..self.numa_nodes {
+            let (first, last) = (node * cpus, (node + 1) * cpus - 1);
+            qemu.arg("-object");
+            qemu.arg(format!("memory-backend-ram,id=node{node},size={memory}M"));
+            qemu.arg("-numa");
+            qemu.arg(format!("node,memdev=node{node},cpus={first}-{last}"));
         }
     }
 

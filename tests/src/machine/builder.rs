@@ -107,6 +107,7 @@ pub struct Builder<'a> {
     pub(super) firmware: Firmware,
     pub(super) medium: Option<(Medium, PathBuf)>,
     pub(super) memory_mib: u32,
+    pub(super) numa_nodes: u32,
     pub(super) cpus: u32,
     pub(super) virtualisation: bool,
     pub(super) nics: Vec<Nic>,
@@ -137,6 +138,7 @@ impl<'a> Builder<'a> {
             firmware: Firmware::Bios,
             medium: None,
             memory_mib: 1024,
+            numa_nodes: 1,
             cpus: 2,
             virtualisation: true,
             nics: vec![Nic::User {
@@ -173,6 +175,13 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn memory_mib(mut self, memory_mib: u32) -> Self {
         self.memory_mib = memory_mib;
+        self
+    }
+
+    /// Shares processors and memory out among so many NUMA nodes.
+    #[must_use]
+    pub fn numa_nodes(mut self, nodes: u32) -> Self {
+        self.numa_nodes = nodes;
         self
     }
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use surplus_protocol::agent::Tombstone;
+use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::{DiskEnd, EndReceipt, Ticket};
 use surplus_seat::{SEATS, Seat};
 
 use super::{Done, Engine, Job, Task, chain};
 use crate::guests::directories::DirectoryError;
 use crate::guests::hypervisor::HypervisorError;
+use crate::guests::nodes;
 use crate::guests::placement::Placement;
 use crate::guests::plan::{Making, Step};
 use crate::guests::prepare::Cure;
@@ -251,7 +253,10 @@ impl Engine {
         let placement = Placement::of(&ticket);
         let entry = ledger_entry(&ticket);
         let seat = self.free_seat().ok_or(StepError::NoSeat)?;
-        let record = Record::new(ticket, seat);
+        let record = Record {
+            node: self.free_node(ticket.guest.resources),
+            ..Record::new(ticket, seat)
+        };
         self.store.save(&record)?;
         self.last_seat = Some(seat);
         self.records.insert(placement, record);
@@ -272,7 +277,7 @@ impl Engine {
         let Some(record) = self.records.get(&placement) else {
             return Outcome::Unchanged;
         };
-        let (ticket, seat) = (record.ticket.clone(), record.seat);
+        let record = record.clone();
         let workshop = Arc::clone(&self.workshop);
         let job = self.jobs.entry(placement).or_insert_with(|| Job {
             making: Making::Working,
@@ -286,7 +291,7 @@ impl Engine {
         job.progress = Arc::default();
         let (progress, done) = (Arc::clone(&job.progress), self.done.clone());
         job.task = Some(Task(tokio::spawn(async move {
-            let result = workshop.prepare(&ticket, seat, &progress).await;
+            let result = workshop.prepare(&record, &progress).await;
             // Nobody listens any more when the agent is going.
             let _ = done.send(Done { placement, result });
         })));
@@ -346,6 +351,16 @@ impl Engine {
         }
         self.adopt(placement).await?;
         Ok(saved?)
+    }
+
+    /// Guests whose records were lost count for nothing here: the node that they
+    /// live on may be crowded for a while.
+    fn free_node(&self, guest: Resources) -> Option<u32> {
+        let housed = self.records.values().filter_map(|record| {
+            let node = record.node?;
+            Some((node, record.ticket.guest.resources))
+        });
+        nodes::choose(&self.config.numa_nodes, housed, guest)
     }
 
     fn free_seat(&self) -> Option<Seat> {

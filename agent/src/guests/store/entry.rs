@@ -22,7 +22,12 @@ use crate::guests::record::{Record, Stage};
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub(super) enum Entry {
     /// The ticket was taken, or its like that is good for longer.
-    Accepted { ticket: Box<Ticket>, seat: Seat },
+    Accepted {
+        ticket: Box<Ticket>,
+        seat: Seat,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<u32>,
+    },
     /// The guest has come so far.
     Stage {
         placement: Placement,
@@ -57,7 +62,7 @@ impl Entry {
     /// Adds the fact to what is known.
     pub(super) fn apply(self, known: &mut Loaded) {
         match self {
-            Self::Accepted { ticket, seat } => {
+            Self::Accepted { ticket, seat, node } => {
                 let placement = Placement::of(&ticket);
                 let seen = known.ledger.get(&ticket.lease);
                 let over = seen.is_some_and(|seen| seen.epoch >= ticket.epoch);
@@ -65,7 +70,10 @@ impl Entry {
                 match known.records.get_mut(&placement) {
                     Some(record) => record.ticket = *ticket,
                     None if over => {}
-                    None => drop(known.records.insert(placement, Record::new(*ticket, seat))),
+                    None => {
+                        let fresh = Record::new(*ticket, seat);
+                        known.records.insert(placement, Record { node, ..fresh });
+                    }
                 }
             }
             Self::Stage {
@@ -143,8 +151,11 @@ pub(super) fn changes(before: Option<&Record>, record: &Record) -> Vec<Entry> {
     let placement = record.placement();
     let mut changes = Vec::new();
     if before.is_none_or(|before| before.ticket != record.ticket) {
-        let (ticket, seat) = (Box::new(record.ticket.clone()), record.seat);
-        changes.push(Entry::Accepted { ticket, seat });
+        changes.push(Entry::Accepted {
+            ticket: Box::new(record.ticket.clone()),
+            seat: record.seat,
+            node: record.node,
+        });
     }
     let fresh = Record::new(record.ticket.clone(), record.seat);
     let before = before.unwrap_or(&fresh);

@@ -178,6 +178,7 @@ fn an_ended_lease_does_not_rise_from_what_was_salvaged_behind_damage() {
     let accepted = || Entry::Accepted {
         ticket: Box::new(ticket.clone()),
         seat: seat(),
+        node: None,
     };
     let mut record = Record::new(ticket.clone(), seat());
     let receipt = record.receipt(ending(), Timestamp::UNIX_EPOCH);

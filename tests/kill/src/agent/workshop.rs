@@ -10,10 +10,9 @@ use futures_util::future::BoxFuture;
 use surplus_agent::guests::Placement;
 use surplus_agent::guests::directories::DirectoryError;
 use surplus_agent::guests::prepare::{LocalWorkshop, PrepareError};
+use surplus_agent::guests::record::Record;
 use surplus_agent::guests::workshop::{Progress, Workshop};
 use surplus_protocol::Digest;
-use surplus_protocol::lease::Ticket;
-use surplus_seat::Seat;
 
 use super::World;
 
@@ -54,8 +53,7 @@ impl Counting {
 impl Workshop for Counting {
     fn prepare<'a>(
         &'a self,
-        ticket: &'a Ticket,
-        seat: Seat,
+        record: &'a Record,
         progress: &'a Progress,
     ) -> BoxFuture<'a, Result<String, PrepareError>> {
         let failed = || PrepareError::Make {
@@ -63,11 +61,11 @@ impl Workshop for Counting {
             source: io::ErrorKind::StorageFull.into(),
         };
         Box::pin(async move {
-            let placement = Placement::of(ticket);
+            let placement = record.placement();
             if !self.world.point(format!("prepare {placement}")) {
                 return Err(failed());
             }
-            let xml = self.inner.prepare(ticket, seat, progress).await?;
+            let xml = self.inner.prepare(record, progress).await?;
             if !self.world.point(format!("prepare {placement}, done")) {
                 return Err(failed());
             }
