@@ -15,6 +15,8 @@ use surplus_tests::{Chance, Client, Lab, Machine, Marketplace, Medium, Nic, gues
 
 const BOOT: Duration = Duration::from_secs(300);
 const GUEST: Duration = Duration::from_secs(240);
+/// A host records what it measured every five minutes.
+const MEASURED: Duration = Duration::from_secs(6 * 60);
 /// A marketplace that has just begun places nothing anew for as long as a lease's
 /// fence and a margin: another placement might still run.
 const PLACED_ANEW: Duration = Duration::from_secs(8 * 60);
@@ -196,7 +198,7 @@ impl Outage<'_> {
             (millis > 0).then_some(millis)
         };
         self.buyer
-            .wait_until(&["bill", name], "measured time", GUEST, measured)
+            .wait_until(&["bill", name], "measured time", MEASURED, measured)
     }
 
     fn ended(&self, name: &str) -> Result<Lease> {
