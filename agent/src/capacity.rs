@@ -18,9 +18,9 @@
 //! the file system's own growth and the tables of growing disks.
 //!
 //! What always holds: neither sum exceeds what there is; what is sellable
-//! is zero while KVM has not been seen to run a guest, QEMU is not confined or the
-//! host's own test of its isolation has not passed, and then `withheld` says why; the
-//! generation grows with each change and only then.
+//! is zero while KVM has not been seen to run a guest, QEMU is not confined, the host's
+//! own test of its isolation has not passed or guests have no way out, and then
+//! `withheld` says why; the generation grows with each change and only then.
 
 use surplus_protocol::inventory::{Capacity, KvmProbe, Resources};
 
@@ -53,6 +53,9 @@ pub struct Facts {
     /// What each guest costs beyond what it was sold.
     pub guest_overhead: Resources,
     pub reserve: Reserve,
+    /// Why guests do not get out by the network that they have of their own, and what
+    /// to do.
+    pub no_way_out: Option<String>,
     /// libvirt does not answer: nothing can be started.
     pub libvirt_hangs: bool,
     /// Threads of one core run, which the site file does not want.
@@ -133,6 +136,10 @@ fn withheld(facts: &Facts, sellable: Resources, reserve: Resources) -> Option<St
         .guest_overhead
         .memory_bytes
         .saturating_add(SMALLEST_MEMORY);
+    // Nothing is tried before.
+    if facts.no_way_out.is_some() {
+        return facts.no_way_out.clone();
+    }
     match &facts.kvm {
         KvmProbe::Pending => {
             return Some("the probe that starts a guest under KVM has not finished".to_owned());

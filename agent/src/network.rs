@@ -8,6 +8,7 @@
 
 pub mod look;
 pub mod units;
+pub mod way;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -50,8 +51,10 @@ pub struct Uplink {
     pub up: bool,
     pub link: bool,
     /// Whether another interface stands on it (bond, VLAN), which then has the
-    /// addresses.
+    /// addresses; the guests' own apart.
     pub carries: bool,
+    /// Whether it is the guests' alone.
+    pub guests: bool,
     /// Addresses that reach further than the cable: no loopback, no link-local.
     pub addresses: Vec<IpAddr>,
 }
@@ -88,12 +91,15 @@ pub struct Wanted {
     pub addresses: Vec<IpAddr>,
     /// The interfaces that shall have the addresses; empty for any.
     pub interfaces: Vec<String>,
+    /// The one that shall not, for it is the guests' own.
+    pub guests: Option<String>,
 }
 
 impl Wanted {
     /// Whether this uplink is one that shall have the addresses.
     fn names(&self, uplink: &Uplink) -> bool {
-        self.interfaces.is_empty() || self.interfaces.contains(&uplink.name)
+        let any = self.interfaces.is_empty() && self.guests.as_ref() != Some(&uplink.name);
+        any || self.interfaces.contains(&uplink.name)
     }
 
     /// The address by which this uplink does what is wanted.

@@ -53,6 +53,8 @@ pub struct Surveyor {
     guest_mbits: Option<u32>,
     /// Whether libvirt hangs, as last heard.
     hangs: watch::Receiver<bool>,
+    /// Why guests do not get out, as last heard.
+    no_way_out: watch::Receiver<Option<String>>,
     board: Board,
 }
 
@@ -69,6 +71,7 @@ impl Surveyor {
             share_cores: false,
             guest_mbits: None,
             hangs: watch::channel(false).1,
+            no_way_out: watch::channel(None).1,
             board,
         }
     }
@@ -77,6 +80,12 @@ impl Surveyor {
     #[must_use]
     pub fn minding(self, hangs: watch::Receiver<bool>) -> Self {
         Self { hangs, ..self }
+    }
+
+    /// Withholds the offer, and tries nothing, while guests do not get out.
+    #[must_use]
+    pub fn minding_the_way(self, no_way_out: watch::Receiver<Option<String>>) -> Self {
+        Self { no_way_out, ..self }
     }
 
     /// With guests' files on the owner's disks.
@@ -142,6 +151,7 @@ impl Surveyor {
             confined: true,
             self_test: SelfTest::Passed,
             guest_mbits: Some(1),
+            no_way_out: None,
             ..self.facts(&inventory, works)
         };
         capacity::plan(&facts).sellable.disk_bytes
@@ -155,6 +165,7 @@ impl Surveyor {
             kvm,
             guest_overhead: GUEST_OVERHEAD,
             reserve: self.reserve,
+            no_way_out: self.no_way_out.borrow().clone(),
             libvirt_hangs: *self.hangs.borrow(),
             shares_cores: !self.share_cores && smt::is_active(&self.root),
             confined: confined(&self.root),
@@ -177,6 +188,7 @@ impl Surveyor {
     pub async fn run(mut self, offer: watch::Sender<Offer>, trials: impl Trials) {
         let mut backoff = Backoff::new(Duration::from_secs(20), Duration::from_secs(600));
         while !self.has_passed() {
+            self.wait_for_a_way(&offer).await;
             (self.kvm, self.self_test) = tokio::join!(
                 async {
                     match &self.kvm {
@@ -192,13 +204,25 @@ impl Surveyor {
             }
         }
         loop {
-            // Cancel-safe: both sides only wait. Without anybody to say so libvirt
-            // never hangs.
+            // Cancel-safe: all sides only wait. Without anybody to say so libvirt
+            // never hangs, and guests get out.
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
                 Ok(()) = self.hangs.changed() => {}
+                Ok(()) = self.no_way_out.changed() => {}
             }
             self.publish(&offer);
+        }
+    }
+
+    /// What guests are told of name servers is settled when the first interface comes
+    /// to their bridge, which is one of the trials'.
+    async fn wait_for_a_way(&mut self, offer: &watch::Sender<Offer>) {
+        while self.no_way_out.borrow_and_update().is_some() {
+            self.publish(offer);
+            if self.no_way_out.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -236,6 +260,7 @@ fn describe(kvm: &KvmProbe) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -249,7 +274,7 @@ mod tests {
     struct Given {
         kvm: Vec<KvmProbe>,
         isolation: Vec<Vec<SelfCheck>>,
-        tried: AtomicUsize,
+        tried: Arc<AtomicUsize>,
     }
 
     impl Given {
@@ -257,7 +282,7 @@ mod tests {
             Self {
                 kvm: kvm.to_vec(),
                 isolation: isolation.to_vec(),
-                tried: AtomicUsize::new(0),
+                tried: Arc::default(),
             }
         }
     }
@@ -340,6 +365,45 @@ mod tests {
         assert_eq!(withheld.sellable, Default::default());
         assert!(withheld.withheld.unwrap().contains("libvirt hangs"));
         assert_eq!(again.sellable, first.capacity.sellable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_tried_or_offered_while_guests_do_not_get_out() {
+        let tree = Tree::new();
+        host(&tree);
+        let board = Board::at(tree.root().path("/run/status.json"));
+        let (say, no_way_out) = watch::channel(Some("no way out".to_owned()));
+        let mut surveyor = Surveyor::new(tree.root(), Reserve::default(), board)
+            .limiting(Some(100))
+            .minding_the_way(no_way_out);
+        let (sender, mut offers) = watch::channel(surveyor.look());
+        let works = KvmProbe::Works { millis: 5 };
+        let trials = Given::new(&[works], &[passed()]);
+        let tried = Arc::clone(&trials.tried);
+        let why = |offers: &mut watch::Receiver<Offer>| {
+            let capacity = offers.borrow_and_update().capacity.clone();
+            (capacity.withheld, capacity.sellable.vcpus > 0)
+        };
+        let seen = async {
+            say.send(Some("not yet".to_owned())).unwrap();
+            offers.changed().await.unwrap();
+            let waits = why(&mut offers);
+            let tried_meanwhile = tried.load(Ordering::Relaxed);
+            say.send(None).unwrap();
+            offers.changed().await.unwrap();
+            let offered = why(&mut offers);
+            say.send(Some("gone".to_owned())).unwrap();
+            offers.changed().await.unwrap();
+            (waits, tried_meanwhile, offered, why(&mut offers))
+        };
+        let (waits, tried_meanwhile, offered, gone) = tokio::select! {
+            () = surveyor.run(sender, trials) => unreachable!(),
+            seen = seen => seen,
+        };
+        assert_eq!(waits, (Some("not yet".to_owned()), false));
+        assert_eq!(tried_meanwhile, 0);
+        assert_eq!(offered, (None, true));
+        assert_eq!(gone, (Some("gone".to_owned()), false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -166,9 +166,11 @@ fn a_vlan_on_a_bond_is_one_network_and_a_silent_link_is_left() -> Result<()> {
         let trunk = Trunk::start(lab, settings)?;
         let iso = iso(
             &marketplace,
-            "vlan = 7\nmtu = 9000\n[network.bond]\nmode = \"802.3ad\"\ninterfaces = [\"enp0s3\", \"enp0s2\"]",
+            "vlan = 7\nmtu = 9000\n[network.bond]\nmode = \"802.3ad\"\ninterfaces = [\"enp0s3\", \"enp0s2\"]\n\
+             [guests.network]\nvlan = 40",
         )?;
         let mut machine = host(lab, &trunk, iso).shell().start()?;
+        machine.allow_errors();
         let (interface, _) = network(&mut machine)?;
         ensure!(interface == "bond0.7", "up on {interface}");
         machine.wait_for_stage("enrolled", BOOT)?;
@@ -185,6 +187,7 @@ fn a_vlan_on_a_bond_is_one_network_and_a_silent_link_is_left() -> Result<()> {
         ensure!(address == trunk.mac(1), "the bond's address is {address}");
         let mtu = machine.shell()?.run(&of("bond0.7/mtu"), COMMAND)?;
         ensure!(mtu == "9000", "the VLAN's MTU is {mtu}");
+        guests_have_no_way_out(&mut machine, &operator)?;
 
         // Neither end is told. A conversation keeps to one link, so one of the
         // two is the one that matters.
@@ -201,6 +204,25 @@ fn a_vlan_on_a_bond_is_one_network_and_a_silent_link_is_left() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The switch does not know the guests' VLAN: the host says so, and holds them.
+fn guests_have_no_way_out(machine: &mut Machine, operator: &Client<'_>) -> Result<()> {
+    let host = inventory(operator, |host| host.capacity.is_some())?;
+    let withheld = host.capacity.and_then(|capacity| capacity.withheld);
+    let withheld = withheld.context("the host offers something")?;
+    let reason = "guests have no way out: no DHCP server answers on bond0.40";
+    ensure!(withheld.contains(reason), "{withheld}");
+    complaint(machine, reason)?;
+    let groups = "cat /sys/class/net/bond0.40/netdev_group /sys/class/net/bond0.7/netdev_group \
+                  /sys/class/net/bond0/netdev_group";
+    let groups = machine.shell()?.run(groups, COMMAND)?;
+    ensure!(groups.split_whitespace().eq(["122", "0", "0"]), "{groups}");
+    let rules = machine.shell()?.run("ip rule; ip -6 rule", COMMAND)?;
+    let marked = rules.lines().filter(|rule| rule.contains("fwmark 0x79"));
+    let ends = marked.filter(|rule| rule.ends_with("unreachable")).count();
+    ensure!(ends == 2, "{rules}");
+    Ok(())
 }
 
 /// Waits until both links are one bundle. Frames to the host then take turns.

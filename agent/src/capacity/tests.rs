@@ -16,6 +16,7 @@ fn host(threads: u32, memory_bytes: u64) -> Facts {
             disk_bytes: MIB,
         },
         reserve: Reserve::default(),
+        no_way_out: None,
         libvirt_hangs: false,
         shares_cores: false,
         confined: true,
@@ -32,6 +33,18 @@ fn a_host_whose_tenants_would_share_cores_against_its_owners_will_offers_nothing
     });
     assert_eq!(capacity.sellable, Resources::default());
     assert!(capacity.withheld.unwrap().contains("share_cores = true"));
+}
+
+#[test]
+fn a_host_whose_guests_have_no_way_out_offers_nothing_and_says_why() {
+    let why = "guests have no way out: eno1.40 has no link; plug in a cable";
+    let capacity = plan(&Facts {
+        no_way_out: Some(why.to_owned()),
+        kvm: KvmProbe::Pending,
+        ..host(4, 8 * GIB)
+    });
+    assert_eq!(capacity.sellable, Resources::default());
+    assert_eq!(capacity.withheld.as_deref(), Some(why));
 }
 
 #[test]

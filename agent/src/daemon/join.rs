@@ -157,8 +157,8 @@ async fn bring_up(world: &World, site: &Site, up: bool) {
     let mut first = true;
     loop {
         let cards = inventory::cards(root);
-        let files = units::plan(&site.network, &site.time.servers, &cards);
-        let mut wanted = units::wanted(&site.network, &cards);
+        let files = units::plan(site, &cards);
+        let mut wanted = units::wanted(site, &cards);
         match units::write(root, &files) {
             Ok(false) if up && first => return,
             // Also where nothing is new: an agent may have been killed between.

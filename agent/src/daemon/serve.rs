@@ -22,6 +22,8 @@ use crate::guests::forwards::PacketFilter;
 use crate::guests::{Guests, GuestsConfig, probe};
 use crate::hub::in_one_line;
 use crate::inventory;
+use crate::network::look::KernelLinks;
+use crate::network::{units as network_units, way};
 use crate::self_test;
 use crate::storage::{self, Volume};
 use crate::survey::{Surveyor, Trials};
@@ -82,7 +84,10 @@ pub(super) async fn serve(
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
     let (say_hung, hangs) = watch::channel(false);
-    let mut surveyor = surveyor(world, &site, &ready).minding(hangs.clone());
+    let no_way_out = watch_the_way(world, &site, &mut beside);
+    let mut surveyor = surveyor(world, &site, &ready)
+        .minding(hangs.clone())
+        .minding_the_way(no_way_out.clone());
     let (publish, offer) = watch::channel(surveyor.look());
 
     let mut config = guests_config(world, host, boot, ready.volume.as_ref());
@@ -110,6 +115,7 @@ pub(super) async fn serve(
         guests.clone(),
         offer.clone(),
         hangs,
+        no_way_out,
     ));
     beside.run(shutdown::delay(Arc::clone(&world.bus), report.clone()));
     let consoles = world.settings.consoles.clone();
@@ -271,6 +277,28 @@ async fn ready_for_guests(world: &World, site: &Site) -> Ready {
     Ready { kvm, volume, mbits }
 }
 
+/// Why guests do not get out by the network of their own, from now on; nobody looks
+/// where they have none.
+fn watch_the_way(
+    world: &World,
+    site: &Site,
+    beside: &mut Beside,
+) -> watch::Receiver<Option<String>> {
+    let root = &world.settings.root;
+    let (say, no_way_out) = watch::channel(None);
+    if let Some(wanted) = network_units::guests_wanted(site, &inventory::cards(root)) {
+        let way = way::Watch {
+            links: KernelLinks::by_clock(root.clone(), Arc::clone(&world.bus)),
+            wanted,
+            consoles: world.settings.consoles.clone(),
+            say,
+        };
+        way.look();
+        beside.run(way.run());
+    }
+    no_way_out
+}
+
 fn surveyor(world: &World, site: &Site, ready: &Ready) -> Surveyor {
     let volume_bytes = ready.volume.as_ref().map(|volume| volume.bytes);
     Surveyor::new(
@@ -343,6 +371,7 @@ async fn tell_guests_what_is_sellable(
     guests: Guests,
     mut offer: watch::Receiver<Offer>,
     hangs: watch::Receiver<bool>,
+    no_way_out: watch::Receiver<Option<String>>,
 ) {
     loop {
         let (pending, sellable) = {
@@ -354,8 +383,10 @@ async fn tell_guests_what_is_sellable(
         };
         // Before the probe is done nothing is known: guests that an earlier
         // agent started must not be judged by a capacity of zero.
-        // Nor is that libvirt hangs a reason to reject what was sold before.
-        if !pending && !*hangs.borrow() {
+        // Nor is it a reason to reject what was sold before that libvirt hangs, or that
+        // guests do not get out just now.
+        let passing = *hangs.borrow() || no_way_out.borrow().is_some();
+        if !pending && !passing {
             guests.set_sellable(sellable);
         }
         if offer.changed().await.is_err() {

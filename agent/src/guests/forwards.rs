@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use surplus_protocol::lease::{Forward, GuestPort, Transport};
 use surplus_seat::{Seat, forwards};
+use surplus_trial::leaving;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::sync::Mutex;
@@ -154,15 +155,14 @@ impl Forwards for PacketFilter {
         Box::pin(self.write(map))
     }
 
-    /// The address that the kernel would send from to the world; nothing is sent.
+    /// The address by which guests go out to the world.
     fn address(&self) -> Option<Ipv4Addr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        // RFC 5737: it has to be routed, and nobody has it.
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-        match socket.local_addr().ok()?.ip() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        }
+        leaving::addresses()
+            .into_iter()
+            .find_map(|address| match address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            })
     }
 }
 

@@ -89,6 +89,7 @@ impl Links for KernelLinks {
                 up: is_up(&self.root, &name),
                 link: has_link(&self.root, &name),
                 carries: carries_others(&self.root, &name),
+                guests: is_the_guests(&self.root, &name),
                 addresses: addresses.remove(&name).unwrap_or_default(),
                 name,
             })
@@ -121,12 +122,14 @@ impl Links for KernelLinks {
     }
 }
 
-/// The interfaces that may each lead to another network, where there is more
-/// than one.
+/// The interfaces by which the host may each reach another network, where there is
+/// more than one.
 pub fn ways(root: &SysRoot) -> Vec<String> {
     let addresses = addresses();
     let mut names = uplinks(root);
-    names.retain(|name| has_link(root, name) && addresses.contains_key(name));
+    names.retain(|name| {
+        has_link(root, name) && addresses.contains_key(name) && !is_the_guests(root, name)
+    });
     if names.len() < 2 {
         names.clear();
     }
@@ -152,10 +155,18 @@ fn stands_on_a_card(root: &SysRoot, name: &str, depth: usize) -> bool {
             .any(|lower| stands_on_a_card(root, lower, depth - 1))
 }
 
-/// Whether a bond or a VLAN stands on an interface.
+/// Whether a bond or a VLAN of the host's stands on an interface.
 fn carries_others(root: &SysRoot, name: &str) -> bool {
     let entries = root.names(format!("/sys/class/net/{name}"));
-    entries.iter().any(|entry| entry.starts_with("upper_"))
+    let mut upper = entries
+        .iter()
+        .filter_map(|entry| entry.strip_prefix("upper_"));
+    upper.any(|upper| !is_the_guests(root, upper))
+}
+
+/// Whether networkd has put it into the group of those that are the guests' alone.
+fn is_the_guests(root: &SysRoot, name: &str) -> bool {
+    root.number(format!("/sys/class/net/{name}/netdev_group")) == Some(surplus_seat::way::OWN)
 }
 
 fn addresses() -> BTreeMap<String, Vec<IpAddr>> {
@@ -216,6 +227,16 @@ mod tests {
             .file("/sys/class/net/bond0/lower_eno1/x", "");
         assert!(carries_others(&tree.root(), "eno1"));
         assert!(!carries_others(&tree.root(), "bond0"));
+    }
+
+    #[test]
+    fn a_guests_vlan_takes_no_address_from_the_card_that_it_stands_on() {
+        let tree = Tree::new();
+        tree.file("/sys/class/net/eno1/upper_eno1.40/x", "")
+            .file("/sys/class/net/eno1.40/netdev_group", "122\n");
+        assert!(is_the_guests(&tree.root(), "eno1.40"));
+        assert!(!is_the_guests(&tree.root(), "eno1"));
+        assert!(!carries_others(&tree.root(), "eno1"));
     }
 
     #[test]

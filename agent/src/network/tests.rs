@@ -9,6 +9,7 @@ fn card(name: &str, link: bool, addresses: &[&str]) -> Uplink {
         up: true,
         link,
         carries: false,
+        guests: false,
         addresses: addresses
             .iter()
             .map(|address| address.parse().unwrap())
@@ -127,6 +128,7 @@ fn an_address_on_another_card_is_not_the_one_that_the_site_file_gives() {
     let wanted = Wanted {
         addresses: vec!["192.0.2.7".parse().unwrap()],
         interfaces: vec!["bond0.7".to_owned()],
+        guests: None,
     };
     let stale = card("eno1", true, &["10.0.0.9"]);
     let other = card("bond0.7", true, &["2001:db8::1"]);
@@ -236,4 +238,18 @@ async fn a_card_with_ipv6_alone_asks_dhcp_anew_ever_more_seldom() {
     let expect = [10, 30, 70, 110].map(|at| ("eno1".to_owned(), at));
     assert_eq!(asked_within(115, cards.clone(), true).await, expect);
     assert_eq!(asked_within(115, cards, false).await, []);
+}
+
+#[test]
+fn the_guests_own_card_is_none_of_the_hosts() {
+    let wanted = Wanted {
+        guests: Some("eno2".to_owned()),
+        ..Wanted::default()
+    };
+    let theirs = card("eno2", true, &["198.51.100.7"]);
+    let judged = judge(&[card("eno1", true, &[]), theirs.clone()], &wanted);
+    let linked = vec!["eno1".to_owned()];
+    assert_eq!(judged, Network::NoAddress { linked });
+    let judged = judge(&[theirs, card("eno3", true, &["192.0.2.7"])], &wanted);
+    assert!(matches!(judged, Network::Up { interface, .. } if interface == "eno3"));
 }

@@ -1,15 +1,20 @@
-//! The site file's network as networkd's files: a pure plan, and writing it.
+//! The site file's networks as networkd's files: a pure plan, and writing it.
 //!
 //! The files go to `/run/systemd/network`, named so that they come before the
-//! image's own; a site file that wants DHCP on any card needs none. DHCP is
-//! asked in the same words as by the image's own file (80-uplink.network), so
-//! that a host keeps its lease from the initramfs on.
+//! image's own, or beside those as drop-ins; a site file that wants DHCP on any card
+//! needs none. DHCP is asked in the same words as by the image's own file
+//! (80-uplink.network), so that a host keeps its lease from the initramfs on.
+//!
+//! Guests leave by the interfaces of a group (`surplus_seat::way`). Where they have a
+//! network of their own, no other interface is in one.
 
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
-use surplus_site::{Addressing, Bond, BondMode, Interface, Network, Uplink};
+use surplus_seat::way;
+use surplus_site::{Addressing, Bond, BondMode, Interface, Network, Site, Static, Uplink};
 
 use super::Wanted;
 use crate::inventory::Card;
@@ -18,7 +23,12 @@ use crate::sysroot::SysRoot;
 /// networkd's volatile configuration (systemd.network(5)).
 pub const DIRECTORY: &str = "/run/systemd/network";
 
+/// The host's bond, and the guests'.
 const BOND: &str = "bond0";
+const GUESTS_BOND: &str = "bond1";
+
+/// The group of interfaces that are not put into another.
+const NO_GROUP: u32 = 0;
 
 /// What DHCP is asked, and what of its answers is taken.
 const DHCP: [(&str, &[&str]); 3] = [
@@ -49,43 +59,99 @@ const LONGEST_NAME: usize = 15;
 /// One of networkd's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitFile {
+    /// In a directory of drop-ins or not.
     pub name: String,
     pub content: String,
 }
 
-/// The files for `network`, with these `cards` in the machine. Empty where the
-/// image's own files do. With other cards there may be other files.
-pub fn plan(network: &Network, time_servers: &[String], cards: &[Card]) -> Vec<UnitFile> {
-    if *network == Network::default() && time_servers.is_empty() {
+impl UnitFile {
+    fn new(name: impl Into<String>, content: String) -> Self {
+        let name = name.into();
+        Self { name, content }
+    }
+}
+
+/// The files for the networks of host and guests, with these `cards` in the machine.
+/// Empty where the image's own files do. With other cards there may be other files.
+pub fn plan(site: &Site, cards: &[Card]) -> Vec<UnitFile> {
+    let (network, time) = (&site.network, &site.time.servers);
+    let way = Way::of(site, cards);
+    if *network == Network::default() && time.is_empty() && way.is_none() {
         return Vec::new();
     }
-    let mut files = match &network.uplink {
-        Uplink::Bond(bond) => bond_files(bond, network.mtu, cards),
-        Uplink::Any | Uplink::One(_) => Vec::new(),
+    let mut files = Vec::new();
+    if let Uplink::Bond(bond) = &network.uplink {
+        files.extend(bond_files(
+            bond,
+            (BOND, "05-surplus-bond"),
+            network.mtu,
+            cards,
+        ));
+    }
+    let mut carriers = carriers(network, &hosts_cards(site, cards), BOND);
+    if let Some(way) = &way {
+        files.extend(way.files(cards));
+        if way.is_on_any_card_of(network, &carriers) {
+            carriers.insert(0, way.carrier.clone());
+        }
+        if let Some(vlan) = way.carrier_of_nobody(&carriers) {
+            files.push(way.carrier_file(vlan));
+        }
+    }
+    let hosts = Hosts {
+        network,
+        addressing: addressing(network, time, Whose::Hosts),
+        way: way.as_ref(),
     };
-    for (number, carrier) in carriers(network, cards).iter().enumerate() {
-        files.extend(carrier_files(network, time_servers, carrier, number));
+    for (number, carrier) in carriers.iter().enumerate() {
+        files.extend(hosts.files(carrier, number));
     }
     files
 }
 
-/// What the network is to come to once the [`plan`] for it is in force.
-pub fn wanted(network: &Network, cards: &[Card]) -> Wanted {
-    let carriers = carriers(network, cards);
+/// What the host's network is to come to once the [`plan`] for it is in force.
+pub fn wanted(site: &Site, cards: &[Card]) -> Wanted {
+    let network = &site.network;
+    let carriers = carriers(network, &hosts_cards(site, cards), BOND);
     let names = carriers.iter().enumerate().map(|(number, carrier)| {
         let vlan = network.vlan.map(|vlan| vlan_name(carrier, vlan, number));
         vlan.or_else(|| carrier.name.clone())
     });
     Wanted {
-        addresses: match &network.addressing {
-            Addressing::Dhcp => Vec::new(),
-            Addressing::Static(fixed) => fixed.addresses.iter().map(|net| net.addr()).collect(),
-        },
+        addresses: fixed(network),
         interfaces: names.collect::<Option<_>>().unwrap_or_default(),
+        guests: Way::of(site, cards).map(|way| way.interface().to_owned()),
     }
 }
 
-fn carriers(network: &Network, cards: &[Card]) -> Vec<Carrier> {
+/// The same of the guests' own network, where they have one.
+pub fn guests_wanted(site: &Site, cards: &[Card]) -> Option<Wanted> {
+    let way = Way::of(site, cards)?;
+    Some(Wanted {
+        addresses: fixed(way.network),
+        interfaces: vec![way.interface().to_owned()],
+        guests: None,
+    })
+}
+
+fn fixed(network: &Network) -> Vec<std::net::IpAddr> {
+    match &network.addressing {
+        Addressing::Dhcp => Vec::new(),
+        Addressing::Static(fixed) => fixed.addresses.iter().map(|net| net.addr()).collect(),
+    }
+}
+
+/// The cards that may carry the host's own network.
+fn hosts_cards(site: &Site, cards: &[Card]) -> Vec<Card> {
+    let guests = site.guests.network.as_ref();
+    let theirs = guests.filter(|guests| !guests.is_beside(&site.network));
+    let theirs = theirs.map_or(&[][..], |guests| guests.uplink.cards());
+    let mut cards = cards.to_vec();
+    cards.retain(|card| !theirs.iter().any(|interface| is_meant(interface, card)));
+    cards
+}
+
+fn carriers(network: &Network, cards: &[Card], bond: &str) -> Vec<Carrier> {
     match &network.uplink {
         Uplink::Any if network.vlan.is_some() => cards
             .iter()
@@ -95,27 +161,25 @@ fn carriers(network: &Network, cards: &[Card]) -> Vec<Carrier> {
             matching: "Type=ether\nKind=!*\n".to_owned(),
             name: None,
         }],
-        Uplink::One(interface) => vec![Carrier {
-            matching: matching(interface),
-            // A card that is not there is waited for by what it is called.
-            name: Some(match card(interface, cards) {
-                Some(card) => card.name.clone(),
-                None => interface.to_string(),
-            }),
-        }],
-        Uplink::Bond(_) => vec![Carrier::named(BOND)],
+        Uplink::One(interface) => vec![Carrier::card(interface, cards)],
+        Uplink::Bond(_) => vec![Carrier::named(bond)],
     }
 }
 
 /// The card that a site file means.
 fn card<'c>(interface: &Interface, cards: &'c [Card]) -> Option<&'c Card> {
-    cards.iter().find(|card| match interface {
+    cards.iter().find(|card| is_meant(interface, card))
+}
+
+fn is_meant(interface: &Interface, card: &Card) -> bool {
+    match interface {
         Interface::Name(name) => card.name == *name,
         Interface::Mac(_) => card.mac.as_deref() == Some(&interface.to_string()),
-    })
+    }
 }
 
 /// What the addresses, or the VLAN that has them, stand on.
+#[derive(Clone)]
 struct Carrier {
     matching: String,
     name: Option<String>,
@@ -128,66 +192,210 @@ impl Carrier {
             name: Some(name.to_owned()),
         }
     }
+
+    fn card(interface: &Interface, cards: &[Card]) -> Self {
+        Self {
+            matching: matching(interface),
+            // A card that is not there is waited for by what it is called.
+            name: Some(match card(interface, cards) {
+                Some(card) => card.name.clone(),
+                None => interface.to_string(),
+            }),
+        }
+    }
 }
 
-fn carrier_files(
-    network: &Network,
-    time: &[String],
-    carrier: &Carrier,
-    number: usize,
-) -> Vec<UnitFile> {
-    let mtu = mtu_section(network.mtu);
-    let file = |name: &str, content: String| UnitFile {
-        name: name.to_owned(),
-        content,
-    };
-    let Some(vlan) = network.vlan else {
-        let content = format!(
-            "[Match]\n{}{mtu}{}",
-            carrier.matching,
-            addressing(network, time)
-        );
-        return vec![file(&format!("10-surplus-{number}.network"), content)];
-    };
-    let name = vlan_name(carrier, vlan, number);
-    vec![
-        file(
-            &format!("10-surplus-{number}.network"),
-            format!(
-                "[Match]\n{}{mtu}[Network]\nVLAN={name}\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
-                carrier.matching
+/// The host's own network, as it is laid over its carriers.
+struct Hosts<'s> {
+    network: &'s Network,
+    addressing: String,
+    way: Option<&'s Way<'s>>,
+}
+
+impl Hosts<'_> {
+    fn files(&self, carrier: &Carrier, number: usize) -> Vec<UnitFile> {
+        let shared = self.way.filter(|way| way.carrier.name == carrier.name);
+        let guests = shared.and_then(|way| way.vlan.as_deref());
+        let group = match self.way {
+            None => way::SHARED,
+            Some(_) => NO_GROUP,
+        };
+        let mtu = self.network.mtu;
+        let file = format!("10-surplus-{number}.network");
+        let Some(vlan) = self.network.vlan else {
+            let vlans = on_it(&Vec::from_iter(guests));
+            let rest = [vlans.as_str(), &self.addressing];
+            return vec![network_file(file, &carrier.matching, mtu, group, rest)];
+        };
+        let name = vlan_name(carrier, vlan, number);
+        let vlans: Vec<_> = [name.as_str()].into_iter().chain(guests).collect();
+        let vlan_file = format!("11-surplus-vlan-{number}");
+        let matching = format!("Name={name}\n");
+        vec![
+            network_file(
+                file,
+                &carrier.matching,
+                mtu,
+                NO_GROUP,
+                [&on_it(&vlans), NO_ADDRESS],
             ),
-        ),
-        file(
-            &format!("11-surplus-vlan-{number}.netdev"),
-            format!("[NetDev]\nName={name}\nKind=vlan\n[VLAN]\nId={vlan}\n"),
-        ),
-        file(
-            &format!("11-surplus-vlan-{number}.network"),
-            format!("[Match]\nName={name}\n{mtu}{}", addressing(network, time)),
-        ),
-    ]
+            netdev_file(&vlan_file, &name, vlan),
+            network_file(
+                format!("{vlan_file}.network"),
+                &matching,
+                mtu,
+                group,
+                ["", &self.addressing],
+            ),
+        ]
+    }
 }
 
-fn mtu_section(mtu: Option<u16>) -> String {
-    mtu.map(|mtu| format!("[Link]\nMTUBytes={mtu}\n"))
-        .unwrap_or_default()
+/// The guests' own network: on a card or a bond, or a VLAN there.
+struct Way<'s> {
+    network: &'s Network,
+    /// Their own bond.
+    bond: Option<&'s Bond>,
+    carrier: Carrier,
+    vlan: Option<String>,
 }
 
-fn vlan_name(carrier: &Carrier, vlan: u16, number: usize) -> String {
+impl<'s> Way<'s> {
+    fn of(site: &'s Site, cards: &[Card]) -> Option<Self> {
+        let network = site.guests.network.as_ref()?;
+        let bond = match &network.uplink {
+            Uplink::Bond(bond) if network.uplink != site.network.uplink => Some(bond),
+            _ => None,
+        };
+        let name = bond.map_or(BOND, |_| GUESTS_BOND);
+        let carrier = carriers(network, cards, name).into_iter().next()?;
+        let vlan = network.vlan.map(|vlan| vlan_name(&carrier, vlan, "guests"));
+        Some(Self {
+            network,
+            bond,
+            carrier,
+            vlan,
+        })
+    }
+
+    /// By which guests leave.
+    fn interface(&self) -> &str {
+        let card = self.carrier.name.as_deref();
+        self.vlan.as_deref().or(card).unwrap_or_default()
+    }
+
+    /// Whether the host's network is on any card, this one's carrier included, without
+    /// naming it.
+    fn is_on_any_card_of(&self, host: &Network, carriers: &[Carrier]) -> bool {
+        let unnamed = carriers.iter().any(|carrier| carrier.name.is_none());
+        unnamed && self.network.is_beside(host)
+    }
+
+    /// The VLAN, where none of the host's carriers has it.
+    fn carrier_of_nobody(&self, carriers: &[Carrier]) -> Option<&str> {
+        let shared = carriers.iter().any(|it| it.name == self.carrier.name);
+        self.vlan.as_deref().filter(|_| !shared)
+    }
+
+    fn carrier_file(&self, vlan: &str) -> UnitFile {
+        let (matching, mtu) = (&self.carrier.matching, self.network.mtu);
+        let file = "06-surplus-guests.network".to_owned();
+        network_file(file, matching, mtu, NO_GROUP, [&on_it(&[vlan]), NO_ADDRESS])
+    }
+
+    fn files(&self, cards: &[Card]) -> Vec<UnitFile> {
+        const NAME: &str = "07-surplus-guests";
+        let (network, interface) = (self.network, self.interface());
+        let mut files = Vec::new();
+        if let Some(bond) = self.bond {
+            let names = (GUESTS_BOND, "05-surplus-guests-bond");
+            files.extend(bond_files(bond, names, network.mtu, cards));
+        }
+        if let (Some(vlan), Some(id)) = (&self.vlan, network.vlan) {
+            files.push(netdev_file(NAME, vlan, id));
+        }
+        let matching = match &self.vlan {
+            Some(vlan) => &format!("Name={vlan}\n"),
+            None => &self.carrier.matching,
+        };
+        let rest = [
+            addressing(network, &[], Whose::Guests),
+            way::rule_from(interface),
+        ];
+        files.push(network_file(
+            format!("{NAME}.network"),
+            matching,
+            network.mtu,
+            way::OWN,
+            [&rest[0], &rest[1]],
+        ));
+        // Cards that the site file does not name are the host's, too.
+        let no_group = format!("[Link]\nGroup={NO_GROUP}\n");
+        files.push(UnitFile::new(
+            "80-uplink.network.d/50-surplus-guests.conf",
+            no_group,
+        ));
+        let served = format!(
+            "[DHCPServer]\nUplinkInterface={interface}\n{}",
+            way::rules()
+        );
+        files.push(UnitFile::new(
+            "10-surplus0.network.d/50-surplus-guests.conf",
+            served,
+        ));
+        files
+    }
+}
+
+/// For what carries others' addresses and has none.
+const NO_ADDRESS: &str = "[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";
+
+/// These VLANs stand on it.
+fn on_it(vlans: &[&str]) -> String {
+    let lines: String = vlans.iter().map(|vlan| format!("VLAN={vlan}\n")).collect();
+    if lines.is_empty() {
+        lines
+    } else {
+        format!("[Network]\n{lines}")
+    }
+}
+
+fn network_file(
+    name: String,
+    matching: &str,
+    mtu: Option<u16>,
+    group: u32,
+    rest: [&str; 2],
+) -> UnitFile {
+    let mtu = mtu.map(|mtu| format!("MTUBytes={mtu}\n"));
+    let link = format!("[Link]\n{}Group={group}\n", mtu.unwrap_or_default());
+    UnitFile::new(name, format!("[Match]\n{matching}{link}{}", rest.concat()))
+}
+
+fn netdev_file(name: &str, interface: &str, vlan: u16) -> UnitFile {
+    let content = format!("[NetDev]\nName={interface}\nKind=vlan\n[VLAN]\nId={vlan}\n");
+    UnitFile::new(format!("{name}.netdev"), content)
+}
+
+fn vlan_name(carrier: &Carrier, vlan: u16, which: impl std::fmt::Display) -> String {
     match &carrier.name {
         Some(card) if card.len() + 5 <= LONGEST_NAME && !card.contains(':') => {
             format!("{card}.{vlan}")
         }
-        _ => format!("vlan{vlan}-{number}"),
+        _ => format!("vlan{vlan}-{which}"),
     }
 }
 
 /// A bond has the address of its first card, so that a DHCP server knows the
 /// host in every boot; networkd would make one up out of the machine id, which
 /// no two boots share.
-fn bond_files(bond: &Bond, mtu: Option<u16>, cards: &[Card]) -> Vec<UnitFile> {
-    let mut netdev = format!("[NetDev]\nName={BOND}\nKind=bond\n");
+fn bond_files(
+    bond: &Bond,
+    (name, file): (&str, &str),
+    mtu: Option<u16>,
+    cards: &[Card],
+) -> Vec<UnitFile> {
+    let mut netdev = format!("[NetDev]\nName={name}\nKind=bond\n");
     let mut line = |text: String| netdev.push_str(&format!("{text}\n"));
     let mut members = bond.interfaces.iter();
     let first = members.find_map(|interface| match interface {
@@ -210,19 +418,11 @@ fn bond_files(bond: &Bond, mtu: Option<u16>, cards: &[Card]) -> Vec<UnitFile> {
         // apart.
         line("LACPTransmitRate=fast\nTransmitHashPolicy=layer3+4".to_owned());
     }
-    let mut files = vec![UnitFile {
-        name: "05-surplus-bond.netdev".to_owned(),
-        content: netdev,
-    }];
-    files.extend(
-        bond.interfaces
-            .iter()
-            .enumerate()
-            .map(|(number, interface)| UnitFile {
-                name: format!("05-surplus-bond-{number}.network"),
-                content: format!("[Match]\n{}[Network]\nBond={BOND}\n", matching(interface)),
-            }),
-    );
+    let mut files = vec![UnitFile::new(format!("{file}.netdev"), netdev)];
+    files.extend(bond.interfaces.iter().enumerate().map(|(number, card)| {
+        let content = format!("[Match]\n{}[Network]\nBond={name}\n", matching(card));
+        UnitFile::new(format!("{file}-{number}.network"), content)
+    }));
     files
 }
 
@@ -233,17 +433,40 @@ fn matching(interface: &Interface) -> String {
     }
 }
 
-fn addressing(network: &Network, time: &[String]) -> String {
+/// Whose network it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Hosts,
+    /// Its routes are for guests, and nothing that its servers say is for the host.
+    Guests,
+}
+
+impl Whose {
+    /// What is set beside [`DHCP`].
+    fn beside(self) -> [(&'static str, Vec<String>); 3] {
+        if self == Self::Hosts {
+            return ["DHCPv4", "DHCPv6", "IPv6AcceptRA"].map(|section| (section, Vec::new()));
+        }
+        let (table, no_time) = (format!("RouteTable={}", way::TABLE), "UseNTP=no".to_owned());
+        [
+            ("DHCPv4", vec![table.clone(), no_time.clone()]),
+            ("DHCPv6", vec![no_time]),
+            ("IPv6AcceptRA", vec![table]),
+        ]
+    }
+}
+
+fn addressing(network: &Network, time: &[String], whose: Whose) -> String {
     let mut text = "[Network]\n".to_owned();
     let mut line = |key: &str, value: &dyn std::fmt::Display| {
         text.push_str(&format!("{key}={value}\n"));
     };
-    match &network.addressing {
-        Addressing::Dhcp => {
+    match (&network.addressing, whose) {
+        (Addressing::Dhcp, _) => {
             line("DHCP", &"yes");
             line("IPv6AcceptRA", &"yes");
         }
-        Addressing::Static(fixed) => {
+        (Addressing::Static(fixed), Whose::Hosts) => {
             fixed
                 .addresses
                 .iter()
@@ -253,22 +476,55 @@ fn addressing(network: &Network, time: &[String]) -> String {
                 .iter()
                 .for_each(|gateway| line("Gateway", gateway));
         }
+        (Addressing::Static(_), Whose::Guests) => line("IPv6AcceptRA", &"no"),
     }
     network.dns.iter().for_each(|server| line("DNS", server));
     time.iter().for_each(|server| line("NTP", server));
-    if network.addressing == Addressing::Dhcp {
-        let own_dns: &[_] = if network.dns.is_empty() {
-            &[]
-        } else {
-            &["UseDNS=no"]
-        };
-        for (section, settings) in DHCP {
-            let mut lines = settings.iter().chain(own_dns).peekable();
-            if lines.peek().is_some() {
-                text.push_str(&format!("[{section}]\n"));
-            }
-            lines.for_each(|line| text.push_str(&format!("{line}\n")));
+    if whose == Whose::Guests {
+        line("DNSDefaultRoute", &"no");
+    }
+    match (&network.addressing, whose) {
+        (Addressing::Dhcp, _) => text.push_str(&dhcp(network, whose)),
+        (Addressing::Static(fixed), Whose::Guests) => text.push_str(&in_the_guests_table(fixed)),
+        (Addressing::Static(_), Whose::Hosts) => {}
+    }
+    text
+}
+
+fn dhcp(network: &Network, whose: Whose) -> String {
+    let own_dns = (!network.dns.is_empty()).then_some("UseDNS=no");
+    let mut text = String::new();
+    for ((section, settings), (_, beside)) in DHCP.into_iter().zip(whose.beside()) {
+        let beside = beside.iter().map(String::as_str);
+        let mut lines = settings
+            .iter()
+            .copied()
+            .chain(beside)
+            .chain(own_dns)
+            .peekable();
+        if lines.peek().is_some() {
+            text.push_str(&format!("[{section}]\n"));
         }
+        lines.for_each(|line| text.push_str(&format!("{line}\n")));
+    }
+    text
+}
+
+/// Fixed addresses whose routes are the guests' alone.
+fn in_the_guests_table(fixed: &Static) -> String {
+    let mut text = String::new();
+    for address in &fixed.addresses {
+        let (network, table) = (address.trunc(), way::TABLE);
+        text.push_str(&format!(
+            "[Address]\nAddress={address}\nAddPrefixRoute=no\n\
+             [Route]\nDestination={network}\nTable={table}\n"
+        ));
+    }
+    for gateway in &fixed.gateways {
+        text.push_str(&format!(
+            "[Route]\nGateway={gateway}\nTable={}\n",
+            way::TABLE
+        ));
     }
     text
 }
@@ -283,15 +539,17 @@ pub fn write(root: &SysRoot, files: &[UnitFile]) -> io::Result<bool> {
         if fs::read_to_string(&path).is_ok_and(|old| old == file.content) {
             continue;
         }
-        fs::create_dir_all(&directory)?;
-        fs::write(&path, &file.content)?;
         // networkd is not root, and our own mask is narrow.
-        fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
+        for above in [Some(&*directory), path.parent()].into_iter().flatten() {
+            fs::create_dir_all(above)?;
+            fs::set_permissions(above, Permissions::from_mode(0o755))?;
+        }
+        fs::write(&path, &file.content)?;
         fs::set_permissions(&path, Permissions::from_mode(0o644))?;
         changed = true;
     }
-    for name in root.names(DIRECTORY) {
-        if is_ours(&name) && files.iter().all(|file| file.name != name) {
+    for name in ours(root) {
+        if files.iter().all(|file| file.name != name) {
             fs::remove_file(directory.join(name))?;
             changed = true;
         }
@@ -299,15 +557,30 @@ pub fn write(root: &SysRoot, files: &[UnitFile]) -> io::Result<bool> {
     Ok(changed)
 }
 
-/// Whether the files that were written leave addresses to DHCP, as the image's
-/// own file does where there are none.
+/// What lies there of this and earlier [`plan`]s.
+fn ours(root: &SysRoot) -> Vec<String> {
+    let mut all = root.names(DIRECTORY);
+    for directory in all.clone().iter().filter(|name| name.ends_with(".d")) {
+        let inside = root.names(format!("{DIRECTORY}/{directory}"));
+        all.extend(inside.iter().map(|name| format!("{directory}/{name}")));
+    }
+    all.retain(|path| {
+        Path::new(path)
+            .file_name()
+            .is_some_and(|name| is_ours(&name.to_string_lossy()))
+    });
+    all
+}
+
+/// Whether the files that were written leave the host's addresses to DHCP, as the
+/// image's own file does where there are none.
 pub fn by_dhcp(root: &SysRoot) -> bool {
     let fixed = |name: String| {
         let content = fs::read_to_string(root.path(DIRECTORY).join(name)).unwrap_or_default();
         content.lines().any(|line| line.starts_with("Address="))
     };
-    let mut names = root.names(DIRECTORY);
-    names.retain(|name| is_ours(name));
+    let mut names = ours(root);
+    names.retain(|name| !name.contains("-guests"));
     !names.into_iter().any(fixed)
 }
 
@@ -344,8 +617,7 @@ mod tests {
     }
 
     fn planned(network: &str, cards: &[&str]) -> Vec<UnitFile> {
-        let site = site(network);
-        plan(&site.network, &site.time.servers, &self::cards(cards))
+        plan(&site(network), &self::cards(cards))
     }
 
     fn content<'a>(files: &'a [UnitFile], name: &str) -> &'a str {
@@ -367,7 +639,7 @@ mod tests {
         assert_eq!(files.len(), 1);
         assert_eq!(
             content(&files, "10-surplus-0.network"),
-            "[Match]\nPermanentMACAddress=52:54:00:12:34:56\n[Network]\nAddress=192.0.2.10/24\nGateway=192.0.2.1\nDNS=192.0.2.53\nNTP=ntp.example\n"
+            "[Match]\nPermanentMACAddress=52:54:00:12:34:56\n[Link]\nGroup=121\n[Network]\nAddress=192.0.2.10/24\nGateway=192.0.2.1\nDNS=192.0.2.53\nNTP=ntp.example\n"
         );
     }
 
@@ -401,7 +673,7 @@ mod tests {
         assert!(content(&files, "10-surplus-0.network").contains("VLAN=bond0.100"));
         assert!(
             content(&files, "11-surplus-vlan-0.network")
-                .contains("Name=bond0.100\n[Link]\nMTUBytes=9000\n[Network]\nDHCP=yes")
+                .contains("Name=bond0.100\n[Link]\nMTUBytes=9000\nGroup=121\n[Network]\nDHCP=yes")
         );
     }
 
@@ -413,8 +685,117 @@ mod tests {
     }
 
     #[test]
+    fn a_guests_vlan_stands_beside_the_hosts_network_and_shares_nothing_with_it() {
+        let files = planned(
+            "[network]\ninterface = \"eno1\"\n[guests.network]\nvlan = 40\n",
+            &["eno1", "eno2"],
+        );
+        let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "07-surplus-guests.netdev",
+                "07-surplus-guests.network",
+                "80-uplink.network.d/50-surplus-guests.conf",
+                "10-surplus0.network.d/50-surplus-guests.conf",
+                "10-surplus-0.network",
+            ]
+        );
+        let host = content(&files, "10-surplus-0.network");
+        let begins =
+            "[Match]\nName=eno1\n[Link]\nGroup=0\n[Network]\nVLAN=eno1.40\n[Network]\nDHCP=yes\n";
+        assert!(host.starts_with(begins), "{host}");
+        assert!(!host.contains("Table"), "{host}");
+        insta::assert_snapshot!(content(&files, "07-surplus-guests.network"));
+        insta::assert_snapshot!(content(
+            &files,
+            "10-surplus0.network.d/50-surplus-guests.conf"
+        ));
+        let others = content(&files, "80-uplink.network.d/50-surplus-guests.conf");
+        assert_eq!(others, "[Link]\nGroup=0\n");
+    }
+
+    #[test]
+    fn fixed_addresses_of_the_guests_network_route_nothing_of_the_hosts() {
+        let files = planned(
+            "[guests.network]\ninterface = \"52:54:00:00:00:02\"\naddress = [\"198.51.100.7/24\", \"2001:db8::7/64\"]\n\
+             gateway = [\"198.51.100.1\", \"fe80::1\"]\ndns = [\"198.51.100.53\"]\n",
+            &["eno1", "eno2"],
+        );
+        insta::assert_snapshot!(content(&files, "07-surplus-guests.network"));
+        let served = content(&files, "10-surplus0.network.d/50-surplus-guests.conf");
+        assert!(served.contains("UplinkInterface=eno2\n"), "{served}");
+        let host = content(&files, "10-surplus-0.network");
+        assert!(
+            host.contains("Kind=!*\n[Link]\nGroup=0\n[Network]\nDHCP"),
+            "{host}"
+        );
+    }
+
+    #[test]
+    fn a_guests_vlan_is_laid_on_a_card_whoever_else_is_there() {
+        let of =
+            |site: &str, name: &str| content(&planned(site, &["eno1", "eno2"]), name).to_owned();
+        let vlan =
+            |interface| format!("[guests.network]\ninterface = \"{interface}\"\nvlan = 40\n");
+        // The host's own network may be on that card, too, …
+        let any = of(&vlan("eno2"), "10-surplus-0.network");
+        assert!(
+            any.contains("Name=eno2\n") && any.contains("VLAN=eno2.40\n"),
+            "{any}"
+        );
+        assert!(any.contains("DHCP=yes"), "{any}");
+        // … by a VLAN, …
+        let tagged = format!("[network]\nvlan = 7\n{}", vlan("eno2"));
+        let both = of(&tagged, "10-surplus-1.network");
+        assert!(both.contains("VLAN=eno2.7\nVLAN=eno2.40\n"), "{both}");
+        // … or is on another.
+        let other = format!("[network]\ninterface = \"eno1\"\n{}", vlan("eno2"));
+        let alone = of(&other, "06-surplus-guests.network");
+        assert!(
+            alone.contains("VLAN=eno2.40\n[Network]\nLinkLocalAddressing=no"),
+            "{alone}"
+        );
+        assert!(!of(&other, "10-surplus-0.network").contains("VLAN"));
+        // By its hardware address, and named so by the host.
+        let by_mac = format!(
+            "[network]\ninterface = \"eno2\"\n{}",
+            vlan("52:54:00:00:00:02")
+        );
+        assert!(of(&by_mac, "10-surplus-0.network").contains("VLAN=eno2.40\n"));
+    }
+
+    #[test]
+    fn a_card_or_bond_of_the_guests_own_carries_nothing_of_the_hosts() {
+        let card = "[network]\nvlan = 7\n[guests.network]\ninterface = \"eno2\"\n";
+        let files = planned(card, &["eno1", "eno2"]);
+        let theirs = content(&files, "07-surplus-guests.network");
+        assert!(
+            theirs.contains("Name=eno2\n[Link]\nGroup=122\n"),
+            "{theirs}"
+        );
+        assert!(files.iter().all(|file| !file.content.contains("eno2.7")));
+        let bond = "[guests.network]\nvlan = 40\n[guests.network.bond]\ninterfaces = [\"eno1\", \"eno2\"]\n";
+        let files = planned(bond, &["eno1", "eno2", "eno3"]);
+        assert!(content(&files, "05-surplus-guests-bond.netdev").contains("Name=bond1\n"));
+        assert!(content(&files, "05-surplus-guests-bond-1.network").contains("Bond=bond1"));
+        assert!(content(&files, "06-surplus-guests.network").contains("VLAN=bond1.40"));
+    }
+
+    #[test]
+    fn the_guests_network_is_waited_for_and_is_not_the_hosts() {
+        let cards = cards(&["eno1", "eno2"]);
+        let site = site("[guests.network]\ninterface = \"52:54:00:00:00:02\"\n");
+        assert_eq!(wanted(&site, &cards).guests.as_deref(), Some("eno2"));
+        assert_eq!(guests_wanted(&site, &cards).unwrap().interfaces, ["eno2"]);
+        let absent = guests_wanted(&site, &[]).unwrap().interfaces;
+        assert_eq!(absent, ["52:54:00:00:00:02"]);
+        assert_eq!(guests_wanted(&self::site(""), &cards), None);
+    }
+
+    #[test]
     fn what_is_waited_for_is_what_was_planned() {
-        let wanted = |network: &str| wanted(&site(network).network, &cards(&["eno1", "eno2"]));
+        let wanted = |network: &str| wanted(&site(network), &cards(&["eno1", "eno2"]));
         assert_eq!(wanted(""), Wanted::default());
         let fixed = wanted("[network]\ninterface = \"eno2\"\naddress = \"192.0.2.10/24\"\n");
         assert_eq!(fixed.interfaces, ["eno2"]);
@@ -438,7 +819,7 @@ mod tests {
 
     #[test]
     fn dhcp_is_asked_in_the_words_of_the_images_own_file() {
-        let image = include_str!("../../../systemd/usr/lib/systemd/network/80-uplink.network");
+        let image_file = include_str!("../../../systemd/usr/lib/systemd/network/80-uplink.network");
         let files = planned("[network]\ninterface = \"eno1\"\n", &[]);
         let ours = content(&files, "10-surplus-0.network");
         let asked = |text: &str| {
@@ -447,9 +828,12 @@ mod tests {
             let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
             lines.map(str::to_owned).collect::<BTreeSet<_>>()
         };
-        let (ours, image) = (asked(ours), asked(image));
+        let (ours, image) = (asked(ours), asked(image_file));
         let more: Vec<_> = image.difference(&ours).collect();
         assert_eq!(more, ["LLDP=yes"]);
+        for interface in [image_file, content(&files, "10-surplus-0.network")] {
+            assert!(interface.contains(&format!("Group={}\n", way::SHARED)));
+        }
         assert!(ours.is_subset(&image), "{ours:#?}");
     }
 
@@ -477,8 +861,14 @@ mod tests {
         let tree = Tree::new();
         tree.file("/run/systemd/network/20-surplus.network", "another's");
         write(&tree.root(), &planned("[network]\nvlan = 7\n", &["eno1"])).unwrap();
+        let guests = "[network]\ninterface = \"eno1\"\n[guests.network]\nvlan = 40\naddress = \"198.51.100.7/24\"\n";
+        write(&tree.root(), &planned(guests, &["eno1"])).unwrap();
+        assert!(
+            by_dhcp(&tree.root()),
+            "it is the guests' address that is fixed"
+        );
         assert!(write(&tree.root(), &[]).unwrap());
-        assert_eq!(tree.root().names(DIRECTORY), ["20-surplus.network"]);
+        assert_eq!(ours(&tree.root()), [""; 0]);
         assert!(!write(&tree.root(), &[]).unwrap());
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub mod forwards;
 pub mod rates;
 pub mod render;
+pub mod way;
 
 /// Seats on a host. A guest takes a whole vCPU at least, so that only a server of
 /// more processors can want for one. Each costs the host's start some time.

@@ -1,5 +1,5 @@
-//! How the host reaches its network: which card, bonded or not, which VLAN,
-//! addresses by DHCP or fixed.
+//! How the host reaches its networks, its own and its guests': which card, bonded or
+//! not, which VLAN, addresses by DHCP or fixed.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ const KNOWN: Known = &[
 ];
 const BOND: Known = &["interfaces", "mode"];
 
-/// The management network, from the card upwards.
+/// A network, from the card upwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     pub uplink: Uplink,
@@ -86,23 +86,105 @@ pub struct Static {
 }
 
 impl Network {
+    /// The management network.
     pub(crate) fn read(top: &Section<'_, '_>, all: Known) -> Result<Self, SiteError> {
-        let Some(section) = top.section("network", KNOWN, all)? else {
-            return Ok(Self::default());
-        };
+        let section = top.section("network", KNOWN, all)?;
+        let network = section.map(|section| Self::from_section(&section, all));
+        network.transpose().map(Option::unwrap_or_default)
+    }
+
+    fn from_section(section: &Section<'_, '_>, all: Known) -> Result<Self, SiteError> {
         Ok(Self {
-            uplink: read_uplink(&section, all)?,
-            vlan: read_number(&section, "vlan", 1..=4094, "a VLAN number, as 100")?,
-            addressing: read_addressing(&section)?,
-            dns: read_addresses(&section, "dns", "name servers, as [\"192.0.2.53\"]")?,
-            mtu: read_number(&section, "mtu", 1280..=9216, "bytes, as 1500 or 9000")?,
+            uplink: read_uplink(section, all)?,
+            vlan: read_number(section, "vlan", 1..=4094, "a VLAN number, as 100")?,
+            addressing: read_addressing(section)?,
+            dns: read_addresses(section, "dns", "name servers, as [\"192.0.2.53\"]")?,
+            mtu: read_number(section, "mtu", 1280..=9216, MTU)?,
         })
+    }
+
+    /// The guests' way out, where it is another than the management network, `host`:
+    /// a VLAN beside that, or on cards of its own.
+    pub(crate) fn read_guests(
+        guests: &Section<'_, '_>,
+        host: &Self,
+        all: Known,
+    ) -> Result<Option<Self>, SiteError> {
+        const VLAN: &str = "the guests' VLAN, as 40, or name a card of their own by `interface`";
+        let Some(section) = guests.section("network", KNOWN, all)? else {
+            return Ok(None);
+        };
+        let missing = |key: &str, write: &str| SiteError::Missing {
+            key: section.name_of(key),
+            write: write.to_owned(),
+        };
+        let mut network = Self::from_section(&section, all)?;
+        let own = section.key("interface").or_else(|| section.key("bond"));
+        if own.is_none() {
+            network.uplink = host.uplink.clone();
+        }
+        if network.uplink == Uplink::Any {
+            return Err(missing("interface", CARD));
+        }
+        let beside = network.is_beside(host);
+        if let Some(own) = own.filter(|_| !beside)
+            && let Some(card) = network.uplink.card_of(&host.uplink)
+        {
+            const OTHER: &str = "another card, or leave it out and give a VLAN";
+            return Err(own.invalid(format!("names {card}, which is the host's own"), OTHER));
+        }
+        let carried = Some(host.mtu.unwrap_or(ETHERNET));
+        if let Some(mtu) = section
+            .key("mtu")
+            .filter(|_| beside && network.mtu > carried)
+        {
+            const MOST: &str = "`network.mtu` at most, which is 1500 where it is not given";
+            return Err(mtu.invalid("is more than the host's own network carries", MOST));
+        }
+        match section.key("vlan") {
+            None if network.uplink == host.uplink => Err(missing("vlan", VLAN)),
+            Some(key) if beside && network.vlan == host.vlan => {
+                Err(key.invalid("is the host's own", VLAN))
+            }
+            _ => Ok(Some(network)),
+        }
+    }
+
+    /// Whether this network of the guests may be on a card that the host's own is on:
+    /// as a VLAN.
+    pub fn is_beside(&self, host: &Self) -> bool {
+        let any = host.uplink == Uplink::Any && matches!(self.uplink, Uplink::One(_));
+        self.vlan.is_some() && (any || self.uplink == host.uplink)
     }
 }
 
+impl Uplink {
+    /// The cards that it names.
+    pub fn cards(&self) -> &[Interface] {
+        match self {
+            Self::Any => &[],
+            Self::One(interface) => std::slice::from_ref(interface),
+            Self::Bond(bond) => &bond.interfaces,
+        }
+    }
+
+    /// A card that `other` names as well.
+    fn card_of(&self, other: &Self) -> Option<&Interface> {
+        self.cards()
+            .iter()
+            .find(|card| other.cards().contains(card))
+    }
+}
+
+const MTU: &str = "bytes, as 1500 or 9000";
+
+/// Bytes that every Ethernet carries.
+const ETHERNET: u16 = 1500;
+
+const CARD: &str = "a card's name or hardware address, as \"eno1\" or \"52:54:00:12:34:56\"";
+
 fn read_uplink(section: &Section<'_, '_>, all: Known) -> Result<Uplink, SiteError> {
-    const EXAMPLE: &str = "a card's name or hardware address, as \"eno1\" or \"52:54:00:12:34:56\"";
-    let one = section.string("interface", EXAMPLE)?;
+    let one = section.string("interface", CARD)?;
     let bond = section.section("bond", BOND, all)?;
     match (one, bond) {
         (None, None) => Ok(Uplink::Any),
@@ -110,10 +192,10 @@ fn read_uplink(section: &Section<'_, '_>, all: Known) -> Result<Uplink, SiteErro
             .value
             .parse()
             .map(Uplink::One)
-            .map_err(|()| found.invalid(format!("{:?} names no card", found.value), EXAMPLE)),
-        (Some(found), Some(_)) => Err(found.invalid(
+            .map_err(|()| found.invalid(format!("{:?} names no card", found.value), CARD)),
+        (Some(found), Some(bond)) => Err(found.invalid(
             "stands beside a bond",
-            "either `network.interface` or `network.bond.interfaces`",
+            format!("either this or `{}`", bond.name_of("interfaces")),
         )),
         (None, Some(bond)) => read_bond(&bond).map(Uplink::Bond),
     }
@@ -157,7 +239,8 @@ fn read_bond(section: &Section<'_, '_>) -> Result<Bond, SiteError> {
 
 fn read_addressing(section: &Section<'_, '_>) -> Result<Addressing, SiteError> {
     const ADDRESS: &str = "an address with its prefix length, as \"192.0.2.10/24\"";
-    const GATEWAY: &str = "a router inside the network of `network.address`, as \"192.0.2.1\"";
+    let own = section.name_of("address");
+    let write = format!("a router inside the network of `{own}`, as \"192.0.2.1\"");
     let mut addresses: Vec<IpNet> = Vec::new();
     for found in section.strings("address", ADDRESS)? {
         let no_address = |_| {
@@ -174,12 +257,13 @@ fn read_addressing(section: &Section<'_, '_>) -> Result<Addressing, SiteError> {
         addresses.push(address);
     }
     let mut gateways: Vec<IpAddr> = Vec::new();
-    for found in section.strings("gateway", GATEWAY)? {
-        let no_address = |_| found.invalid(format!("{:?} is no address", found.value), GATEWAY);
+    for found in section.strings("gateway", &write)? {
+        let no_address =
+            |_| found.invalid(format!("{:?} is no address", found.value), write.as_str());
         let gateway: IpAddr = found.value.parse().map_err(no_address)?;
         if addresses.is_empty() {
             return Err(found.invalid(
-                "stands without `network.address`",
+                format!("stands without `{own}`"),
                 format!("`address`: {ADDRESS}"),
             ));
         }
@@ -187,7 +271,7 @@ fn read_addressing(section: &Section<'_, '_>) -> Result<Addressing, SiteError> {
             .iter()
             .any(|other| other.is_ipv4() == gateway.is_ipv4())
         {
-            return Err(found.invalid("names two routers of one family", GATEWAY));
+            return Err(found.invalid("names two routers of one family", write.as_str()));
         }
         let link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let reachable = addresses
@@ -195,8 +279,8 @@ fn read_addressing(section: &Section<'_, '_>) -> Result<Addressing, SiteError> {
             .any(|net| net.contains(&gateway) && net.addr() != gateway);
         if !reachable && !link_local {
             return Err(found.invalid(
-                format!("{gateway} is in no network of `network.address`"),
-                GATEWAY,
+                format!("{gateway} is in no network of `{own}`"),
+                write.as_str(),
             ));
         }
         gateways.push(gateway);

@@ -119,6 +119,11 @@ impl<'a, 'i> Section<'a, 'i> {
         })
     }
 
+    /// A key of this section, where it is there.
+    pub(crate) fn key(&self, name: &str) -> Option<Found<&'a str>> {
+        self.keys().find(|key| key.value == name)
+    }
+
     pub(crate) fn string(
         &self,
         key: &str,

@@ -26,7 +26,7 @@ impl Site {
         let mut page = Page("version = 1\n".to_owned());
         page.marketplace(&self.marketplace, token);
         page.place(&self.place);
-        page.network(&self.network);
+        page.network("network", &self.network);
         page.section("storage", |page| match &self.storage {
             Storage::None => page.string("policy", "none"),
             Storage::Blank => page.string("policy", "blank"),
@@ -42,6 +42,9 @@ impl Site {
                 Some(self.guests.mbits).filter(|mbits| *mbits != Guests::default().mbits),
             );
         });
+        if let Some(network) = &self.guests.network {
+            page.network("guests.network", network);
+        }
         page.section("reserve", |page| {
             page.string_if("memory", self.reserve.memory.map(format_size));
             page.plain_if("vcpus", self.reserve.vcpus);
@@ -97,8 +100,8 @@ impl Page {
         });
     }
 
-    fn network(&mut self, network: &Network) {
-        self.section("network", |page| {
+    fn network(&mut self, name: &str, network: &Network) {
+        self.section(name, |page| {
             if let Uplink::One(interface) = &network.uplink {
                 page.string("interface", &interface.to_string());
             }
@@ -111,7 +114,7 @@ impl Page {
             page.plain_if("mtu", network.mtu);
         });
         if let Uplink::Bond(bond) = &network.uplink {
-            self.section("network.bond", |page| {
+            self.section(&format!("{name}.bond"), |page| {
                 page.list::<Interface>("interfaces", &bond.interfaces);
                 page.string("mode", bond.mode.name());
             });

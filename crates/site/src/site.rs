@@ -25,7 +25,7 @@ const TOP: Known = &[
 const MARKETPLACE: Known = &["url", "urls", "ca", "ca_sha256", "token", "proxy"];
 const PLACE: Known = &["name", "rack", "labels"];
 const STORAGE: Known = &["policy", "serials"];
-const GUESTS: Known = &["share_cores", "mbits"];
+const GUESTS: Known = &["share_cores", "mbits", "network"];
 const RESERVE: Known = &["memory", "vcpus"];
 /// Full names, for the guess at what an unknown key was meant to be.
 const ALL: Known = &[
@@ -49,6 +49,15 @@ const ALL: Known = &[
     "storage.serials",
     "guests.share_cores",
     "guests.mbits",
+    "guests.network",
+    "guests.network.interface",
+    "guests.network.address",
+    "guests.network.gateway",
+    "guests.network.dns",
+    "guests.network.vlan",
+    "guests.network.mtu",
+    "guests.network.bond",
+    "guests.network.bond.interfaces",
     "reserve.memory",
     "reserve.vcpus",
     "time.servers",
@@ -112,13 +121,16 @@ pub enum Storage {
 }
 
 /// How guests run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guests {
     /// A core's threads (SMT) may run different tenants at once, who can then learn
     /// from each other's timing. Otherwise each core runs one thread.
     pub share_cores: bool,
     /// What each may send, and receive: million bits a second.
     pub mbits: u32,
+    /// What they leave the host by, where that is not its own network. It stands on
+    /// cards that are named.
+    pub network: Option<Network>,
 }
 
 impl Default for Guests {
@@ -126,6 +138,7 @@ impl Default for Guests {
         Self {
             share_cores: false,
             mbits: 100,
+            network: None,
         }
     }
 }
@@ -158,12 +171,13 @@ impl Site {
         let document = reader::parse(text)?;
         let top = Section::top(text, document.get_ref(), TOP, ALL)?;
         read_version(&top)?;
+        let network = Network::read(&top, ALL)?;
         Ok(Self {
             marketplace: read_marketplace(&top)?,
             place: read_place(&top)?,
-            network: Network::read(&top, ALL)?,
             storage: read_storage(&top)?,
-            guests: read_guests(&top)?,
+            guests: read_guests(&top, &network)?,
+            network,
             reserve: read_reserve(&top)?,
             time: read_time(&top)?,
             testing: read_testing(&top)?,
@@ -347,7 +361,7 @@ fn is_in_serials(byte: u8) -> bool {
     byte.is_ascii_graphic() || byte == b' '
 }
 
-fn read_guests(top: &Section<'_, '_>) -> Result<Guests, SiteError> {
+fn read_guests(top: &Section<'_, '_>, host: &Network) -> Result<Guests, SiteError> {
     const SHARE: &str = "true or false, without quotes";
     const MBITS: &str = "million bits a second from 1 to 100000, as 250";
     let mut guests = Guests::default();
@@ -363,6 +377,7 @@ fn read_guests(top: &Section<'_, '_>) -> Result<Guests, SiteError> {
         guests.mbits =
             rate.ok_or_else(|| found.invalid(format!("{} is no such rate", found.value), MBITS))?;
     }
+    guests.network = Network::read_guests(&section, host, ALL)?;
     Ok(guests)
 }
 

@@ -12,6 +12,7 @@ mod arp;
 mod ethernet;
 mod ipv4;
 mod ipv6;
+pub mod leaving;
 pub mod mark;
 mod netlink;
 pub mod network;

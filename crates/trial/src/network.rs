@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
@@ -19,7 +19,7 @@ use surplus_seat::{BRIDGE, Seat};
 use surplus_tap::Tap;
 
 use crate::packet::Wire;
-use crate::{Attack, Cast, Kind, all, flooded, mark, netlink};
+use crate::{Attack, Cast, Kind, all, flooded, leaving, mark, netlink};
 
 /// The last seats, which guests get last of all.
 const ME: u16 = surplus_seat::SEATS;
@@ -292,7 +292,7 @@ fn neighbour(address: Ipv6Addr) -> Ipv6Addr {
     (u128::from(address) ^ 0xff).into()
 }
 
-/// What leads out of the host, and its addresses there.
+/// What leads out of the host, and its addresses where guests leave it.
 struct Uplinks {
     wires: Vec<Wire>,
     address: Option<Ipv4Addr>,
@@ -319,6 +319,13 @@ impl Uplinks {
                 && !ipv6.ip().is_unicast_link_local()
             {
                 all.address6.get_or_insert(ipv6.ip());
+            }
+        }
+        // Guests may leave by one of several.
+        for address in leaving::addresses() {
+            match address {
+                IpAddr::V4(ipv4) => all.address = Some(ipv4),
+                IpAddr::V6(ipv6) => all.address6 = Some(ipv6),
             }
         }
         Ok(all)

@@ -1,5 +1,6 @@
 //! A host's networks without the host: its guests' bridge under the appliance's
-//! own packet filter, guests on it, and the site's network outside.
+//! own packet filter, guests on it, and the site's network outside; where the guests
+//! have a network of their own, that as well.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -7,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result, ensure};
-use surplus_seat::{BRIDGE, HOST, HOST_LINK_LOCAL, HOST6, PREFIX, PREFIX6, Seat};
+use anyhow::{Context as _, Error, Result, bail, ensure};
+use surplus_seat::{BRIDGE, HOST, HOST_LINK_LOCAL, HOST6, PREFIX, PREFIX6, Seat, way};
 
 use super::namespace::Namespace;
 use super::{Station, ipv4};
@@ -36,12 +37,35 @@ fn cable6(host: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, host.into())
 }
 
-/// The three kinds of places, each a namespace of its own.
+/// The same of the guests' own network, with the host's interface there.
+pub const WAY: &str = "way0";
+
+pub fn street4(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 88, 0, host)
+}
+
+pub fn street6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x88, 0, 0, 0, 0, host.into())
+}
+
+/// The kinds of places, each a namespace of its own.
 #[derive(Debug)]
 pub struct GuestsNetwork<'a> {
     host: Station<'a>,
     guests: Vec<(Seat, Station<'a>)>,
     outside: Station<'a>,
+    street: Option<Station<'a>>,
+}
+
+/// A cable from the host to one who is all the world behind it.
+struct Cable {
+    name: &'static str,
+    at_host: &'static str,
+    group: u32,
+    /// As [`ip`](Station::ip) says it of the routes.
+    table: &'static str,
+    network4: fn(u8) -> Ipv4Addr,
+    network6: fn(u8) -> Ipv6Addr,
 }
 
 /// How the host is set up.
@@ -52,6 +76,8 @@ pub struct Setup {
     pub seats: String,
     /// Whether the guests' ports are isolated by the bridge.
     pub isolated: bool,
+    /// What networkd is told of routing where the guests have a network of their own.
+    pub rules: Option<String>,
 }
 
 impl Setup {
@@ -64,6 +90,15 @@ impl Setup {
             filter,
             seats: surplus_seat::render::packet_filter(),
             isolated: true,
+            rules: None,
+        })
+    }
+
+    /// The same with a network of the guests' own, as the site file may give one.
+    pub fn of_the_image_with_a_way(lab: &Lab) -> Result<Self> {
+        Ok(Self {
+            rules: Some(way::rules() + &way::rule_from(WAY)),
+            ..Self::of_the_image(lab)?
         })
     }
 
@@ -82,16 +117,18 @@ impl Setup {
             filter,
             seats: String::new(),
             isolated: false,
+            rules: None,
         }
     }
 
     /// The same with a text in another's place, which stands there once.
     pub fn with(mut self, old: &str, new: &str) -> Result<Self> {
         let texts = [&mut self.filter, &mut self.seats];
+        let mut texts: Vec<_> = texts.into_iter().chain(&mut self.rules).collect();
         let count: usize = texts.iter().map(|text| text.matches(old).count()).sum();
         ensure!(count == 1, "{old:?} stands {count} times in the filter");
-        for text in texts {
-            *text = text.replace(old, new);
+        for text in &mut texts {
+            **text = text.replace(old, new);
         }
         Ok(self)
     }
@@ -112,6 +149,34 @@ pub fn transaction(host: &Station<'_>, name: &str, text: &str) -> Result<()> {
     run(host.tool("nft").arg("--file").arg(&file))
         .with_context(|| format!("nft did not take {name}"))
         .map(drop)
+}
+
+/// Sets rules of routing as networkd does.
+fn route_by(host: &Station<'_>, rules: &str) -> Result<()> {
+    for rule in rules.split("[RoutingPolicyRule]\n").skip(1) {
+        let mut words = Vec::new();
+        let mut families = vec!["-4"];
+        for line in rule.lines() {
+            let (key, value) = line.split_once('=').context("no setting: {line}")?;
+            match key {
+                "Priority" => words.extend(["priority", value]),
+                "To" => words.extend(["to", value]),
+                "FirewallMark" => words.extend(["fwmark", value]),
+                "OutgoingInterface" => words.extend(["oif", value]),
+                "Table" => words.extend(["lookup", value]),
+                "Type" => words.push(value),
+                "Family" => families.push("-6"),
+                _ => bail!("{key} is not known here"),
+            }
+        }
+        if words.iter().any(|word| word.contains(':')) {
+            families = vec!["-6"];
+        }
+        for family in families {
+            run(host.tool("ip").args([family, "rule", "add"]).args(&words))?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets the kernel's network as in the image, in the shell's words.
@@ -157,7 +222,23 @@ impl<'a> GuestsNetwork<'a> {
             format!("link set {BRIDGE} up"),
         ])
         .context("could not make a bridge in a network namespace")?;
-        let outside = Self::lay_outside(&host)?;
+        let group = if setup.rules.is_some() {
+            0
+        } else {
+            way::SHARED
+        };
+        let outside = Self::lay(
+            &host,
+            Cable {
+                name: "outside",
+                at_host: "up0",
+                group,
+                table: "main",
+                network4: ipv4,
+                network6: outside6,
+            },
+        )?;
+        let street = Self::lay_street(&host, setup)?;
         let guests = seats
             .iter()
             .map(|seat| Ok((*seat, Self::seat_guest(&host, *seat, setup.isolated)?)))
@@ -166,6 +247,7 @@ impl<'a> GuestsNetwork<'a> {
             host,
             guests,
             outside,
+            street,
         })
     }
 
@@ -179,29 +261,68 @@ impl<'a> GuestsNetwork<'a> {
         })
     }
 
-    fn lay_outside(host: &Station<'a>) -> Result<Station<'a>> {
-        let outside = Self::beside(host, "outside", OUTSIDE)?;
+    fn lay_street(host: &Station<'a>, setup: &Setup) -> Result<Option<Station<'a>>> {
+        let Some(rules) = &setup.rules else {
+            return Ok(None);
+        };
+        route_by(host, rules)?;
+        let cable = Cable {
+            name: "street",
+            at_host: WAY,
+            group: way::OWN,
+            table: "121",
+            network4: street4,
+            network6: street6,
+        };
+        Self::lay(host, cable).map(Some)
+    }
+
+    fn lay(host: &Station<'a>, cable: Cable) -> Result<Station<'a>> {
+        let Cable { at_host, table, .. } = cable;
+        let outside = Self::beside(host, cable.name, OUTSIDE)?;
         let pid = outside.namespace.pid();
+        let (network4, network6) = (cable.network4, cable.network6);
+        // Whose routes stand where is said below.
         let addresses = |number: u8, interface: &str| {
             [
                 format!("link set {interface} addrgenmode none"),
-                format!("address add {}/24 dev {interface}", ipv4(number)),
-                format!("address add {}/64 dev {interface} nodad", outside6(number)),
+                format!(
+                    "address add {}/24 dev {interface} noprefixroute",
+                    network4(number)
+                ),
+                format!(
+                    "address add {}/64 dev {interface} nodad noprefixroute",
+                    network6(number)
+                ),
                 format!("address add {}/64 dev {interface} nodad", cable6(number)),
                 format!("link set {interface} up"),
             ]
         };
-        host.ip(&[format!("link add up0 type veth peer name eth0 netns {pid}")])?;
-        host.ip(&addresses(UPLINK, "up0"))?;
+        let networks = |interface: &str, table: &str| {
+            [
+                format!("route add {}/24 dev {interface} table {table}", network4(0)),
+                format!("route add {}/64 dev {interface} table {table}", network6(0)),
+            ]
+        };
+        host.ip(&[
+            format!("link add {at_host} type veth peer name eth0 netns {pid}"),
+            format!("link set {at_host} group {}", cable.group),
+        ])?;
+        host.ip(&addresses(UPLINK, at_host))?;
+        host.ip(&networks(at_host, table))?;
         outside.ip(&addresses(OUTSIDE, "eth0"))?;
+        outside.ip(&networks("eth0", "main"))?;
         outside.ip(&[
             "link set lo up".to_owned(),
             format!("address add {WORLD}/32 dev lo"),
             format!("address add {WORLD6}/128 dev lo nodad"),
         ])?;
         host.ip(&[
-            format!("route add default via {}", ipv4(OUTSIDE)),
-            format!("route add default via {} dev up0", cable6(OUTSIDE)),
+            format!("route add default via {} table {table}", network4(OUTSIDE)),
+            format!(
+                "route add default via {} dev {at_host} table {table}",
+                cable6(OUTSIDE)
+            ),
         ])?;
         Ok(outside)
     }
@@ -259,6 +380,11 @@ impl<'a> GuestsNetwork<'a> {
 
     pub fn outside(&self) -> &Station<'a> {
         &self.outside
+    }
+
+    /// Where the guests' own network leads, if they have one.
+    pub fn street(&self) -> Option<&Station<'a>> {
+        self.street.as_ref()
     }
 
     pub fn guest_in(&self, seat: Seat) -> Result<&Station<'a>> {

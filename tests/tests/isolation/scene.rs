@@ -9,7 +9,7 @@ use surplus_attack::{Attack, Cast, Kind};
 use surplus_seat::{BRIDGE, Seat};
 use surplus_tests::Lab;
 use surplus_tests::lab::run;
-use surplus_tests::network::guests::{GuestsNetwork, Setup, outside6};
+use surplus_tests::network::guests::{GuestsNetwork, Setup, outside6, street6};
 use surplus_tests::network::{Station, ipv4};
 
 /// What the host might listen to, and who is there.
@@ -29,6 +29,8 @@ pub(crate) enum Place {
     Host,
     /// Behind the host, on the site's network.
     Outside,
+    /// … and on the guests' own, where they have one.
+    Street,
     /// By its sender, from the host.
     Sender,
 }
@@ -131,6 +133,15 @@ pub(crate) fn cast() -> Cast {
     }
 }
 
+/// The same, with somebody who is near where guests leave their host.
+fn cast_in(network: &GuestsNetwork<'_>) -> Cast {
+    let near = network.street().map_or(outside6(2), |_| street6(2));
+    Cast {
+        management6: near,
+        ..cast()
+    }
+}
+
 /// Sends everything, from the guest and from the host, and says what was heard.
 pub(crate) fn attack(lab: &Lab, setup: &Setup) -> Result<Heard> {
     attack_while(lab, setup, |_| Ok(()))
@@ -144,6 +155,7 @@ pub(crate) fn attack_while(
 ) -> Result<Heard> {
     let cast = cast();
     let network = GuestsNetwork::new(lab, setup, &[cast.me, cast.victim])?;
+    let cast = cast_in(&network);
     let (host, me) = (network.host(), network.guest_in(cast.me)?);
     let mac = cast.host.map(|byte| format!("{byte:02x}")).join(":");
     let mut ip = host.tool("ip");
@@ -151,7 +163,7 @@ pub(crate) fn attack_while(
 
     let from_host = ["frames", "eth0", "--from", &mac];
     let victim = network.guest_in(cast.victim)?;
-    let ears = [
+    let mut ears = vec![
         // Also as those who come and go.
         Ear::open(victim, Place::Victim, &["frames"], &["last", "eth0"])?,
         Ear::interface(host, Place::Bridge, BRIDGE)?,
@@ -159,7 +171,10 @@ pub(crate) fn attack_while(
         Ear::open(host, Place::Host, &["port", PORT], &["tell", AT_PORT])?,
         Ear::open(me, Place::Sender, &from_host, &["last", "eth0"])?,
     ];
-    let mut send = sender(lab, &mac)?;
+    if let Some(street) = network.street() {
+        ears.push(Ear::interface(street, Place::Street, "eth0")?);
+    }
+    let mut send = sender(&cast, lab, &mac)?;
     let mut sending = me
         .enter(send.args(["--interface", "eth0", "--again"]))
         .stdin(Stdio::piped())
@@ -168,7 +183,7 @@ pub(crate) fn attack_while(
     // Its standard input ends.
     let status = sending.wait()?;
     ensure!(status.success(), "the attacker: {status}");
-    let mut flood = sender(lab, &mac)?;
+    let mut flood = sender(&cast, lab, &mac)?;
     flood.args(["--interface", BRIDGE, "--flood", &EMPTY.to_string()]);
     run(&mut host.enter(&flood))?;
     let heard = ears.into_iter().map(|ear| {
@@ -184,8 +199,7 @@ pub(crate) fn attack_while(
 }
 
 /// Who sends, and knows who takes part.
-pub(crate) fn sender(lab: &Lab, host: &str) -> Result<Command> {
-    let cast = cast();
+fn sender(cast: &Cast, lab: &Lab, host: &str) -> Result<Command> {
     let mut send = program(lab, &["send", "--host", host])?;
     for (option, value) in [
         ("--me", cast.me.to_string()),

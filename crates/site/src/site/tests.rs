@@ -43,6 +43,8 @@ policy = "none"
 [guests]
 share_cores = true
 mbits = 250
+[guests.network]
+vlan = 40
 [reserve]
 memory = "512MiB"
 vcpus = 2
@@ -90,6 +92,34 @@ fn disks_are_given_by_policy_and_by_serial_number() {
         storage("[storage]\npolicy = \"serials\"\nserials = [\"A 1\", \"B\", \"B\"]"),
         Storage::Serials(vec!["A 1".into(), "B".into()])
     );
+}
+
+#[test]
+fn guests_have_a_network_of_their_own_as_a_vlan_beside_the_hosts_or_on_other_cards() {
+    let guests = |text: &str| {
+        let site = Site::parse(&with(text)).unwrap();
+        let again = Site::parse(&site.to_toml()).unwrap();
+        assert_eq!(again.guests, site.guests, "{}", site.to_toml());
+        site.guests.network.unwrap()
+    };
+    let one = |name: &str| Uplink::One(name.parse().unwrap());
+    let beside = guests("[network]\ninterface = \"eno1\"\n[guests.network]\nvlan = 40");
+    assert_eq!((beside.uplink, beside.vlan), (one("eno1"), Some(40)));
+    let two = "interfaces = [\"eno1\", \"eno2\"]";
+    let bonded = format!("[network]\nvlan = 7\n[network.bond]\n{two}\n[guests.network]\nvlan = 40");
+    assert!(matches!(guests(&bonded).uplink, Uplink::Bond(_)));
+    let named = guests("[guests.network]\ninterface = \"eno1\"\nvlan = 40");
+    assert_eq!((named.uplink, named.vlan), (one("eno1"), Some(40)));
+    let own = guests(
+        "[guests.network]\ninterface = \"eno2\"\naddress = \"198.51.100.7/24\"\n\
+         gateway = \"198.51.100.1\"\ndns = [\"198.51.100.53\"]",
+    );
+    assert_eq!(
+        (own.uplink, own.vlan, own.dns.len()),
+        (one("eno2"), None, 1)
+    );
+    let own_bond = format!("[guests.network.bond]\n{two}");
+    assert!(matches!(guests(&own_bond).uplink, Uplink::Bond(_)));
 }
 
 #[test]
@@ -162,9 +192,16 @@ fn no_error_quotes_the_token() {
 }
 
 /// What is wrong in each file, and the message in full.
+fn mistakes(each: &[(&str, &str)]) {
+    for (rest, message) in each {
+        let error = Site::parse(&with(rest)).unwrap_err().to_string();
+        assert_eq!(error, *message, "{rest}");
+    }
+}
+
 #[test]
 fn each_mistake_names_key_line_and_remedy() {
-    for (rest, message) in [
+    mistakes(&[
         (
             "tokn = \"x\"",
             "line 5: unknown key `marketplace.tokn`; did you mean `marketplace.token`?",
@@ -240,13 +277,53 @@ fn each_mistake_names_key_line_and_remedy() {
             "urls = [\"https://b\"]",
             "line 3: `marketplace.url` stands beside `marketplace.urls`; write one of the two",
         ),
-    ] {
-        assert_eq!(
-            Site::parse(&with(rest)).unwrap_err().to_string(),
-            message,
-            "{rest}"
-        );
-    }
+    ]);
+}
+
+#[test]
+fn each_mistake_about_the_guests_network_names_key_line_and_remedy() {
+    mistakes(&[
+        (
+            "[guests.network]\nvlan = 40",
+            "`guests.network.interface` is missing; write a card's name or hardware address, \
+             as \"eno1\" or \"52:54:00:12:34:56\"",
+        ),
+        (
+            "[network]\ninterface = \"eno1\"\n[guests.network]\ndns = \"192.0.2.53\"",
+            "`guests.network.vlan` is missing; write the guests' VLAN, as 40, or name a card \
+             of their own by `interface`",
+        ),
+        (
+            "[network]\ninterface = \"eno1\"\nvlan = 40\n[guests.network]\nvlan = 40",
+            "line 9: `guests.network.vlan` is the host's own; write the guests' VLAN, as 40, \
+             or name a card of their own by `interface`",
+        ),
+        (
+            "[network]\nvlan = 7\n[guests.network]\nvlan = 7\ninterface = \"eno1\"",
+            "line 8: `guests.network.vlan` is the host's own; write the guests' VLAN, as 40, \
+             or name a card of their own by `interface`",
+        ),
+        (
+            "[network.bond]\ninterfaces = [\"eno1\", \"eno2\"]\n[guests.network]\ninterface = \"eno2\"",
+            "line 8: `guests.network.interface` names eno2, which is the host's own; \
+             write another card, or leave it out and give a VLAN",
+        ),
+        (
+            "[network]\ninterface = \"eno1\"\n[guests.network]\nvlan = 40\nmtu = 9000",
+            "line 9: `guests.network.mtu` is more than the host's own network carries; \
+             write `network.mtu` at most, which is 1500 where it is not given",
+        ),
+        (
+            "[guests.network]\ninterface = \"eno2\"\naddress = \"198.51.100.7/24\"\ngateway = \"192.0.2.1\"",
+            "line 8: `guests.network.gateway` 192.0.2.1 is in no network of \
+             `guests.network.address`; write a router inside the network of \
+             `guests.network.address`, as \"192.0.2.1\"",
+        ),
+        (
+            "[guests.network]\nvlna = 40",
+            "line 6: unknown key `guests.network.vlna`; did you mean `guests.network.vlan`?",
+        ),
+    ]);
 }
 
 #[test]
