@@ -1,5 +1,6 @@
 //! A host comes up by the network that its site file describes: a fixed
-//! address, a VLAN, an LACP bond, a VLAN on a bond. The switch is a real one's
+//! address, a VLAN, an LACP bond, a VLAN on a bond; its guests leave by a VLAN of
+//! their own. The switch is a real one's
 //! likeness in user space, networkd and the kernel are the appliance's own.
 
 use std::net::Ipv4Addr;
@@ -7,13 +8,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use surplus_protocol::api::Host;
+use surplus_protocol::api::{Host, Lease};
+use surplus_tests::guest::answer;
 use surplus_tests::machine::Builder;
-use surplus_tests::network::trunk::Settings;
+use surplus_tests::marketplace::free_port;
+use surplus_tests::network::trunk::{GuestsVlan, Settings};
+use surplus_tests::rental::Order;
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, StageLine, Trunk};
 
 const BOOT: Duration = Duration::from_secs(120);
 const COMMAND: Duration = Duration::from_secs(60);
+const GUEST: Duration = Duration::from_secs(240);
 /// Until a lost link is noticed, worked around and told.
 const FAIL_OVER: Duration = Duration::from_secs(90);
 
@@ -111,6 +116,58 @@ fn a_vlan_is_waited_for_with_its_name_and_nothing_goes_untagged() -> Result<()> 
             later == untagged,
             "{untagged} untagged frames became {later}"
         );
+        Ok(())
+    })
+}
+
+/// The guests' VLAN, and the host's address there.
+const GUESTS_VLAN: u16 = 40;
+const GUESTS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 20);
+/// Of the host's ports, the one that the first guest's first is reached by.
+const FIRST_PORT: u16 = 16_384;
+
+#[test]
+fn guests_with_a_vlan_of_their_own_are_reached_there() -> Result<()> {
+    surplus_tests::test("network-guests", |lab| {
+        let marketplace = Marketplace::start(lab)?;
+        let here = free_port()?;
+        let settings = Settings {
+            guests: Some(GuestsVlan {
+                vlan: GUESTS_VLAN,
+                address: GUESTS_ADDRESS,
+                forward: (here, FIRST_PORT),
+            }),
+            ..Settings::default()
+        };
+        let trunk = Trunk::start(lab, settings)?;
+        let guests = format!(
+            "[guests.network]\ninterface = \"enp0s2\"\nvlan = {GUESTS_VLAN}\n\
+             address = \"{GUESTS_ADDRESS}/24\"\ngateway = \"10.0.2.2\""
+        );
+        let machine = lab.machine("host").on_trunk(&trunk).memory_mib(1280);
+        let machine = machine.medium(Medium::Cd, iso(&marketplace, &guests)?);
+        let mut machine = machine.start()?;
+        machine.wait_for_stage("offering", BOOT)?;
+
+        let buyer = marketplace.buyer("buyer")?;
+        let image = lab.guest_image("qcow2")?;
+        buyer.run(&["image", "add", &image.to_string_lossy(), "--name", "hello"])?;
+        let order = Order {
+            more: &["--port", "7"],
+            ..Order::hello("web")
+        };
+        order.start(&buyer)?;
+        let greets = |text: &str| text.contains("guest: ready");
+        buyer.wait_for_console("web", "guest: ready", GUEST, greets)?;
+        let lease: Lease = buyer.ask(&["leases", "web"])?;
+        let forwards = lease.forwards.iter().map(|it| (it.address, it.host_port));
+        let forwards: Vec<_> = forwards.collect();
+        ensure!(forwards == [(GUESTS_ADDRESS, FIRST_PORT)], "{forwards:?}");
+        let before = trunk.seen().guests;
+        let said = answer(here, GUEST)?;
+        ensure!(said.contains("guest: hello over TCP"), "{said:?}");
+        let after = trunk.seen().guests;
+        ensure!(after > before, "{before} frames in the VLAN became {after}");
         Ok(())
     })
 }

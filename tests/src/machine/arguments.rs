@@ -268,7 +268,14 @@ impl Builder<'_> {
 /// What lies behind a switch in user space: a hub joins its uplink to QEMU's
 /// user-mode network.
 fn add_uplink(qemu: &mut Command, trunk: &Trunk) {
-    qemu.args(["-netdev", "user,id=user"]);
+    let forward = trunk.guests().map(|guests| {
+        let (here, there) = guests.forward;
+        format!(",hostfwd=tcp:127.0.0.1:{here}-{}:{there}", guests.address)
+    });
+    qemu.args([
+        "-netdev",
+        &format!("user,id=user{}", forward.unwrap_or_default()),
+    ]);
     qemu.args(["-netdev", &datagrams("uplink", trunk.uplink())]);
     for end in ["user", "uplink"] {
         let port = format!("hubport,id=hub-{end},hubid=0,netdev={end}");

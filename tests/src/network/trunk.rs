@@ -55,6 +55,17 @@ pub struct Settings {
     /// A further address of the router's, for hosts whose own network does not
     /// hold the usual one.
     pub router: Option<Ipv4Addr>,
+    /// A VLAN beside, that the host's guests leave by.
+    pub guests: Option<GuestsVlan>,
+}
+
+/// It leads to the same router, and one address is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestsVlan {
+    pub vlan: u16,
+    pub address: Ipv4Addr,
+    /// From this computer's loopback: (here, at that address).
+    pub forward: (u16, u16),
 }
 
 impl Default for Settings {
@@ -66,6 +77,7 @@ impl Default for Settings {
             lacp: false,
             dhcp: true,
             router: None,
+            guests: None,
         }
     }
 }
@@ -77,6 +89,8 @@ pub struct Seen {
     pub untagged: u64,
     /// Questions to a DHCP server that were kept from it.
     pub dhcp: u64,
+    /// Frames from the host in the guests' VLAN.
+    pub guests: u64,
 }
 
 /// What one link has carried.
@@ -151,6 +165,11 @@ impl Trunk {
     /// The cable to the user-mode network behind the switch.
     pub(crate) fn uplink(&self) -> &Cable {
         &self.uplink
+    }
+
+    /// What of this computer's leads to the guests' VLAN.
+    pub(crate) fn guests(&self) -> Option<GuestsVlan> {
+        self.shared.state().settings.guests
     }
 
     /// The address of the host's NIC with this number.
@@ -348,10 +367,13 @@ impl Shared {
         if tag.is_none() {
             self.state().seen.untagged += 1;
         }
-        if tag != settings.vlan || settings.lacp && !self.is_bundled(number) {
+        let guests = tag.is_some() && tag == settings.guests.map(|guests| guests.vlan);
+        self.state().seen.guests += u64::from(guests);
+        let known = guests || tag == settings.vlan;
+        if !known || settings.lacp && !self.is_bundled(number) {
             return;
         }
-        let frame = match settings.vlan {
+        let frame = match tag {
             Some(_) => frame::untagged(frame),
             None => frame.to_vec(),
         };
@@ -385,7 +407,9 @@ impl Shared {
             (state.settings, number)
         };
         let link = &self.links[number];
-        let sent = match settings.vlan {
+        let guests = settings.guests;
+        let guests = guests.filter(|guests| frame::is_for(frame, guests.address));
+        let sent = match guests.map(|guests| guests.vlan).or(settings.vlan) {
             Some(vlan) => link.plugged.send(&frame::tagged(frame, vlan)),
             None => link.plugged.send(frame),
         };

@@ -43,6 +43,16 @@ pub(super) fn asks_dhcp(frame: &[u8]) -> bool {
         && packet.get(header + 2..header + 4) == Some(&DHCP_SERVER)
 }
 
+/// Whether an untagged frame is for this address: IPv4, or ARP about it.
+pub(super) fn is_for(frame: &[u8], address: Ipv4Addr) -> bool {
+    let target = match frame.get(ADDRESSES..ADDRESSES + 2) {
+        Some([0x08, 0x00]) => frame.get(30..34),
+        Some([0x08, 0x06]) => frame.get(38..42),
+        _ => None,
+    };
+    target == Some(&address.octets())
+}
+
 /// ARP over Ethernet for IPv4 (RFC 826): a question, and an answer.
 const QUESTION: [u8; 10] = [0x08, 0x06, 0, 1, 0x08, 0x00, 6, 4, 0, 1];
 const ANSWER: [u8; 10] = [0x08, 0x06, 0, 1, 0x08, 0x00, 6, 4, 0, 2];
@@ -95,6 +105,8 @@ mod tests {
         assert_eq!((&answer[..6], &answer[6..12]), (&asker[..], &mac[..]));
         assert_eq!(answer[12..22], ANSWER);
         assert_eq!(answer[28..32], router.octets());
+        assert!(is_for(&asked(router), router) && is_for(&answer, [10, 0, 2, 10].into()));
+        assert!(!is_for(&answer, router) && !is_for(&answer[..40], [10, 0, 2, 10].into()));
         assert_eq!(arp_answer(&asked([10, 0, 2, 3].into()), router, mac), None);
         assert_eq!(arp_answer(&answer, router, mac), None);
     }
