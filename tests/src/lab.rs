@@ -113,6 +113,17 @@ impl Lab {
         Ok(directory.join(format!("guest.{format}")))
     }
 
+    /// Puts one of our own programs into the kit that machines with a shell have
+    /// (see [`crate::shell`]).
+    pub fn bring(&self, name: &str) -> Result<()> {
+        let kit = self.scratch().join("kit/bin");
+        let program = self.program(name)?;
+        fs::create_dir_all(&kit)
+            .and_then(|()| fs::copy(program.get_program(), kit.join(name)))
+            .with_context(|| format!("could not copy {name} to {}", kit.display()))?;
+        Ok(())
+    }
+
     /// The disk of a guest that does nothing at all.
     pub fn halting_image(&self) -> Result<PathBuf> {
         let path = self.scratch().join("halting.raw");

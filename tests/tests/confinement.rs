@@ -3,7 +3,6 @@
 //! one guard after another out, and each time something comes through.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -33,10 +32,7 @@ struct Tenants {
 
 impl Tenants {
     fn start(lab: &Lab, marketplace: &Marketplace) -> Result<Self> {
-        let kit = lab.scratch().join("kit/bin");
-        fs::create_dir_all(&kit)?;
-        let program = lab.program("surplus-attack")?;
-        fs::copy(program.get_program(), kit.join("surplus-attack"))?;
+        lab.bring("surplus-attack")?;
         let mut machine = lab
             .machine("host")
             .medium(Medium::Cd, marketplace.joining_iso("host")?)

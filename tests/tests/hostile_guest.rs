@@ -43,10 +43,7 @@ fn seat(number: u16) -> Result<Seat> {
 
 impl<'a> Scene<'a> {
     fn begin(lab: &Lab, marketplace: &'a Marketplace<'a>) -> Result<Self> {
-        let kit = lab.scratch().join("kit/bin");
-        fs::create_dir_all(&kit)?;
-        let program = lab.program("surplus-attack")?;
-        fs::copy(program.get_program(), kit.join("surplus-attack"))?;
+        lab.bring("surplus-attack")?;
         let mut machine = lab
             .machine("host")
             .medium(Medium::Cd, marketplace.joining_iso("host")?)
