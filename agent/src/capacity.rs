@@ -63,6 +63,8 @@ pub struct Facts {
     /// The kernel holds QEMU to what QEMU may do.
     pub confined: bool,
     pub self_test: SelfTest,
+    /// Addresses that are there for guests to have as their own.
+    pub own_addresses: u32,
     /// What each guest may send and receive, million bits a second; none where the
     /// packet filter does not hold it to that.
     pub guest_mbits: Option<u32>,
@@ -91,6 +93,7 @@ pub fn plan(facts: &Facts) -> Capacity {
         vcpus: reserved_vcpus(facts.threads).saturating_add(facts.reserve.vcpus),
         memory_bytes: needed.saturating_add(facts.reserve.memory_bytes),
         disk_bytes: 0,
+        addresses: 0,
     };
     let spare = facts.memory_bytes.saturating_sub(reserve.memory_bytes);
     let (memory_bytes, disk_bytes) = match facts.volume_bytes {
@@ -101,6 +104,7 @@ pub fn plan(facts: &Facts) -> Capacity {
         vcpus: facts.threads.saturating_sub(reserve.vcpus),
         memory_bytes: whole_mib(memory_bytes),
         disk_bytes: whole_mib(disk_bytes),
+        addresses: facts.own_addresses,
     };
     let withheld = withheld(facts, sellable, reserve);
     Capacity {

@@ -293,6 +293,7 @@ fn test_ticket(lease: u128, epoch: u64) -> surplus_protocol::lease::Ticket {
                 vcpus: 2,
                 memory_bytes: 1 << 30,
                 disk_bytes: 2 << 30,
+                addresses: 0,
             },
             image: Digest::from_sha256([0; 32]),
             image_format: ImageFormat::Raw,

@@ -7,6 +7,7 @@
 //! own line on the consoles.
 
 pub mod look;
+pub mod own;
 pub mod units;
 pub mod way;
 

@@ -120,10 +120,11 @@ pub fn describe(status: &Status) -> String {
         fact(
             "for sale",
             Some(format!(
-                "{} vCPU, {} MiB of memory, {} MB of disk",
+                "{} vCPU, {} MiB of memory, {} MB of disk, {} own addresses",
                 sellable.vcpus,
                 sellable.memory_bytes >> 20,
-                sellable.disk_bytes / 1_000_000
+                sellable.disk_bytes / 1_000_000,
+                sellable.addresses
             )),
         );
         fact("withheld", capacity.withheld.clone());

@@ -55,6 +55,8 @@ pub struct Surveyor {
     hangs: watch::Receiver<bool>,
     /// Why guests do not get out, as last heard.
     no_way_out: watch::Receiver<Option<String>>,
+    /// How many addresses there are for guests alone, as last heard.
+    own_addresses: watch::Receiver<u32>,
     board: Board,
 }
 
@@ -72,6 +74,7 @@ impl Surveyor {
             guest_mbits: None,
             hangs: watch::channel(false).1,
             no_way_out: watch::channel(None).1,
+            own_addresses: watch::channel(0).1,
             board,
         }
     }
@@ -86,6 +89,15 @@ impl Surveyor {
     #[must_use]
     pub fn minding_the_way(self, no_way_out: watch::Receiver<Option<String>>) -> Self {
         Self { no_way_out, ..self }
+    }
+
+    /// Offers the addresses that are there for guests to have as their own.
+    #[must_use]
+    pub fn counting_addresses(self, own_addresses: watch::Receiver<u32>) -> Self {
+        Self {
+            own_addresses,
+            ..self
+        }
     }
 
     /// With guests' files on the owner's disks.
@@ -166,6 +178,7 @@ impl Surveyor {
             guest_overhead: GUEST_OVERHEAD,
             reserve: self.reserve,
             no_way_out: self.no_way_out.borrow().clone(),
+            own_addresses: *self.own_addresses.borrow(),
             libvirt_hangs: *self.hangs.borrow(),
             shares_cores: !self.share_cores && smt::is_active(&self.root),
             confined: confined(&self.root),
@@ -205,11 +218,12 @@ impl Surveyor {
         }
         loop {
             // Cancel-safe: all sides only wait. Without anybody to say so libvirt
-            // never hangs, and guests get out.
+            // never hangs, guests get out, and no address is theirs.
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
                 Ok(()) = self.hangs.changed() => {}
                 Ok(()) = self.no_way_out.changed() => {}
+                Ok(()) = self.own_addresses.changed() => {}
             }
             self.publish(&offer);
         }

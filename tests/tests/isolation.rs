@@ -5,6 +5,8 @@
 
 #[path = "isolation/guards.rs"]
 mod guards;
+#[path = "isolation/own.rs"]
+mod own;
 #[path = "isolation/scene.rs"]
 mod scene;
 #[path = "isolation/way.rs"]

@@ -14,6 +14,7 @@ fn host(threads: u32, memory_bytes: u64) -> Facts {
             vcpus: 0,
             memory_bytes: 96 * MIB,
             disk_bytes: MIB,
+            addresses: 0,
         },
         reserve: Reserve::default(),
         no_way_out: None,
@@ -21,8 +22,14 @@ fn host(threads: u32, memory_bytes: u64) -> Facts {
         shares_cores: false,
         confined: true,
         self_test: SelfTest::Passed,
+        own_addresses: 3,
         guest_mbits: Some(100),
     }
+}
+
+#[test]
+fn the_addresses_that_are_there_are_offered() {
+    assert_eq!(plan(&host(4, 8 * GIB)).sellable.addresses, 3);
 }
 
 #[test]
@@ -96,6 +103,7 @@ fn a_small_test_host_has_something_useful_left() {
             vcpus: 1,
             memory_bytes: 256 * MIB,
             disk_bytes: 256_000_000,
+            addresses: 0,
         };
         let left = capacity
             .sellable
@@ -219,7 +227,7 @@ proptest! {
         overhead in 0_u64..1 << 30,
     ) {
         let facts = Facts {
-            guest_overhead: Resources { vcpus: 0, memory_bytes: overhead, disk_bytes: overhead },
+            guest_overhead: Resources { vcpus: 0, memory_bytes: overhead, disk_bytes: overhead, addresses: 0 },
             reserve: Reserve { vcpus, memory_bytes: memory },
             volume_bytes,
             ..host(threads, memory_bytes)

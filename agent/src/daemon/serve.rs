@@ -23,7 +23,7 @@ use crate::guests::{Guests, GuestsConfig, probe};
 use crate::hub::in_one_line;
 use crate::inventory;
 use crate::network::look::KernelLinks;
-use crate::network::{units as network_units, way};
+use crate::network::{own, units as network_units, way};
 use crate::self_test;
 use crate::storage::{self, Volume};
 use crate::survey::{Surveyor, Trials};
@@ -87,10 +87,12 @@ pub(super) async fn serve(
     let no_way_out = watch_the_way(world, &site, &mut beside);
     let mut surveyor = surveyor(world, &site, &ready)
         .minding(hangs.clone())
-        .minding_the_way(no_way_out.clone());
+        .minding_the_way(no_way_out.clone())
+        .counting_addresses(watch_own_addresses(world, &site, &mut beside));
     let (publish, offer) = watch::channel(surveyor.look());
 
     let mut config = guests_config(world, host, boot, ready.volume.as_ref());
+    config.own_addresses = site.guests.addresses;
     config.emulation = ready.kvm == KvmProbe::Emulated;
     // An image is never larger than the disk that it unfolds to.
     config.image_cache_bytes = Some(surveyor.disk_bytes());
@@ -297,6 +299,16 @@ fn watch_the_way(
         beside.run(way.run());
     }
     no_way_out
+}
+
+/// How many addresses there are for guests alone, from now on.
+fn watch_own_addresses(world: &World, site: &Site, beside: &mut Beside) -> watch::Receiver<u32> {
+    let (say, there) = watch::channel(0);
+    if site.guests.addresses > 0 {
+        let consoles = world.settings.consoles.clone();
+        beside.run(own::watch(site.guests.addresses, consoles, say));
+    }
+    there
 }
 
 fn surveyor(world: &World, site: &Site, ready: &Ready) -> Surveyor {

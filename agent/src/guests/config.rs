@@ -42,6 +42,8 @@ pub struct GuestsConfig {
     pub image_cache_bytes: Option<u64>,
     /// Hands on what comes to the host's ports.
     pub forwards: Arc<dyn Forwards>,
+    /// So many seats, the first ones, are for guests with an address of their own.
+    pub own_addresses: u16,
     /// The group that QEMU runs as, under each guest's own user; libvirt's
     /// default for both where `None`.
     pub group: Option<u32>,
@@ -74,6 +76,7 @@ impl GuestsConfig {
             record_interval: Duration::from_secs(300),
             image_cache_bytes: None,
             forwards: Arc::new(Nowhere),
+            own_addresses: 0,
             group: None,
             numa_nodes: Vec::new(),
             qemu_img: QemuImg::default(),

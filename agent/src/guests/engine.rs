@@ -54,8 +54,8 @@ pub struct Engine {
     receipts: BTreeMap<Placement, EndReceipt>,
     /// Acknowledged ones.
     kept: BTreeMap<Placement, EndReceipt>,
-    /// The seat that was taken last.
-    last_seat: Option<Seat>,
+    /// The seat that was taken last, of those with and without an own address.
+    last_seats: BTreeMap<bool, Seat>,
     /// The ports that are handed on, once that was said.
     forwarded: Option<PortMap>,
     ledger: Ledger,
@@ -116,6 +116,10 @@ impl Engine {
             ledger,
             set_aside,
         } = store.load();
+        let seats = records.values().map(|record| record.seat);
+        let last_seats = seats
+            .map(|seat| (seat.has_own_address(config.own_addresses), seat))
+            .collect();
         let (done, finished_jobs) = mpsc::unbounded_channel();
         Self {
             config,
@@ -127,7 +131,7 @@ impl Engine {
             desired: Desired::default(),
             sellable: None,
             forwarded: None,
-            last_seat: records.values().map(|record| record.seat).max(),
+            last_seats,
             records,
             receipts,
             kept,
@@ -140,6 +144,10 @@ impl Engine {
             set_aside,
             problems: Vec::new(),
         }
+    }
+
+    fn has_own_address(&self, seat: Seat) -> bool {
+        seat.has_own_address(self.config.own_addresses)
     }
 
     /// From now on this is desired. Where it speaks of what ended here and whose

@@ -5,6 +5,7 @@
 //! it at the first time, and whenever the filter's map is not the one that was written
 //! last ([`surplus_seat::forwards`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,6 +21,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+use crate::network::own;
+
 /// A guest's port by the host's: transport and number to address and number.
 pub type PortMap = forwards::PortMap<Transport>;
 
@@ -33,6 +36,9 @@ pub trait Forwards: Send + Sync + fmt::Debug {
 
     /// Where the host is reached, as far as it knows.
     fn address(&self) -> Option<Ipv4Addr>;
+
+    /// The seats whose guests are reached at addresses of their own now, and which.
+    fn own_addresses(&self) -> BTreeMap<Seat, Vec<IpAddr>>;
 }
 
 /// Why the packet filter is not as it should be.
@@ -164,6 +170,10 @@ impl Forwards for PacketFilter {
                 IpAddr::V6(_) => None,
             })
     }
+
+    fn own_addresses(&self) -> BTreeMap<Seat, Vec<IpAddr>> {
+        own::addresses()
+    }
 }
 
 /// Hands nothing on.
@@ -177,6 +187,10 @@ impl Forwards for Nowhere {
 
     fn address(&self) -> Option<Ipv4Addr> {
         None
+    }
+
+    fn own_addresses(&self) -> BTreeMap<Seat, Vec<IpAddr>> {
+        BTreeMap::new()
     }
 }
 

@@ -58,6 +58,7 @@ mod tests {
             vcpus,
             memory_bytes: memory_gib * GIB,
             disk_bytes: 0,
+            addresses: 0,
         }
     }
 

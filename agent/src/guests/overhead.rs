@@ -14,6 +14,7 @@ pub const GUEST_OVERHEAD: Resources = Resources {
     vcpus: 0,
     memory_bytes: 128 * MIB,
     disk_bytes: 16 * MIB,
+    addresses: 0,
 };
 
 /// What a guest of this size takes from the host: what was sold and

@@ -470,7 +470,7 @@ impl<'a> Planner<'a> {
             }
             let needed = taken.saturating_add(footprint(ticket.guest.resources));
             match self.world.sellable {
-                Some(all) if all.checked_sub(needed).is_none() => {
+                Some(all) if !fits(all, needed, ticket) => {
                     let why = Ending::new(EndReason::StartFailed, misfit(all, taken, ticket));
                     self.step(Step::Reject {
                         ticket: Box::new(ticket.clone()),
@@ -515,19 +515,28 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// Whether a guest fits that brings what is `needed` to so much. Addresses may have
+/// gone that others were sold; who wants none is not asked for them.
+fn fits(all: Resources, needed: Resources, ticket: &Ticket) -> bool {
+    let addressed = ticket.guest.resources.addresses == 0 || needed.addresses <= all.addresses;
+    addressed && all.checked_sub(needed).is_some()
+}
+
 /// Why a guest does not fit beside those that are here.
 fn misfit(all: Resources, taken: Resources, ticket: &Ticket) -> String {
     let free = |all: u64, taken: u64| all.saturating_sub(taken);
     let needed = footprint(ticket.guest.resources);
     format!(
-        "the guest does not fit: it takes {} vCPUs, {} bytes of memory and {} bytes of disk, its \
-         overhead included; {}, {} and {} are free",
+        "the guest does not fit: it takes {} vCPUs, {} bytes of memory, {} bytes of disk and {} \
+         own addresses, its overhead included; {}, {}, {} and {} are free",
         needed.vcpus,
         needed.memory_bytes,
         needed.disk_bytes,
+        needed.addresses,
         free(all.vcpus.into(), taken.vcpus.into()),
         free(all.memory_bytes, taken.memory_bytes),
         free(all.disk_bytes, taken.disk_bytes),
+        free(all.addresses.into(), taken.addresses.into()),
     )
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use surplus_protocol::inventory::Nic;
+use surplus_seat::Seat;
 use sysinfo::Networks;
 
 use crate::sysroot::SysRoot;
@@ -88,7 +89,7 @@ pub(super) fn read(root: &SysRoot, addresses: &Addresses) -> Vec<Nic> {
 }
 
 /// The addresses that a card leads to: its own, and those of what stands on it,
-/// a VLAN or a bond.
+/// a VLAN or a bond; single guests' apart.
 fn addresses_by(root: &SysRoot, card: &str, addresses: &Addresses) -> Vec<String> {
     let mut names = vec![card.to_owned()];
     let mut at = 0;
@@ -98,6 +99,7 @@ fn addresses_by(root: &SysRoot, card: &str, addresses: &Addresses) -> Vec<String
             .iter()
             .filter_map(|name| name.strip_prefix("upper_"));
         let new: Vec<_> = upper
+            .filter(|name| Seat::of_own_interface(name).is_none())
             .filter(|name| names.iter().all(|known| known != name))
             .map(str::to_owned)
             .collect();

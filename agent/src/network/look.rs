@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
+use surplus_seat::Seat;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -136,10 +137,12 @@ pub fn ways(root: &SysRoot) -> Vec<String> {
     names
 }
 
-/// Cards, and interfaces that stand on cards.
+/// Cards, and interfaces that stand on cards, but for those of single guests.
 fn uplinks(root: &SysRoot) -> Vec<String> {
     let mut names = root.names("/sys/class/net");
-    names.retain(|name| stands_on_a_card(root, name, DEEPEST));
+    names.retain(|name| {
+        stands_on_a_card(root, name, DEEPEST) && Seat::of_own_interface(name).is_none()
+    });
     names
 }
 
@@ -161,7 +164,7 @@ fn carries_others(root: &SysRoot, name: &str) -> bool {
     let mut upper = entries
         .iter()
         .filter_map(|entry| entry.strip_prefix("upper_"));
-    upper.any(|upper| !is_the_guests(root, upper))
+    upper.any(|upper| !is_the_guests(root, upper) && Seat::of_own_interface(upper).is_none())
 }
 
 /// Whether networkd has put it into the group of those that are the guests' alone.
@@ -169,7 +172,8 @@ fn is_the_guests(root: &SysRoot, name: &str) -> bool {
     root.number(format!("/sys/class/net/{name}/netdev_group")) == Some(surplus_seat::way::OWN)
 }
 
-fn addresses() -> BTreeMap<String, Vec<IpAddr>> {
+/// The addresses of each interface that others than direct neighbours can answer to.
+pub(super) fn addresses() -> BTreeMap<String, Vec<IpAddr>> {
     let mut found = BTreeMap::<_, Vec<_>>::new();
     let Ok(interfaces) = getifaddrs() else {
         return found;
@@ -212,6 +216,7 @@ mod tests {
             .file("/sys/class/net/eno1/device/vendor", "x")
             .file("/sys/class/net/bond0/lower_eno1/x", "")
             .file("/sys/class/net/bond0.7/lower_bond0/x", "")
+            .file("/sys/class/net/sf7/lower_bond0/x", "")
             .file("/sys/class/net/vnet0/type", "1")
             .file("/sys/class/net/surplus0/lower_vnet0/x", "")
             .file("/sys/class/net/lo/type", "772");
@@ -233,6 +238,7 @@ mod tests {
     fn a_guests_vlan_takes_no_address_from_the_card_that_it_stands_on() {
         let tree = Tree::new();
         tree.file("/sys/class/net/eno1/upper_eno1.40/x", "")
+            .file("/sys/class/net/eno1/upper_sf1/x", "")
             .file("/sys/class/net/eno1.40/netdev_group", "122\n");
         assert!(is_the_guests(&tree.root(), "eno1.40"));
         assert!(!is_the_guests(&tree.root(), "eno1"));

@@ -8,12 +8,14 @@
 //! Guests leave by the interfaces of a group (`surplus_seat::way`). Where they have a
 //! network of their own, no other interface is in one.
 
+mod own;
+
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use surplus_seat::way;
+use surplus_seat::{Seat, way};
 use surplus_site::{Addressing, Bond, BondMode, Interface, Network, Site, Static, Uplink};
 
 use super::Wanted;
@@ -26,6 +28,9 @@ pub const DIRECTORY: &str = "/run/systemd/network";
 /// The host's bond, and the guests'.
 const BOND: &str = "bond0";
 const GUESTS_BOND: &str = "bond1";
+
+/// What the files of the guests' way out are called.
+const GUESTS_FILE: &str = "07-surplus-guests";
 
 /// The group of interfaces that are not put into another.
 const NO_GROUP: u32 = 0;
@@ -106,6 +111,11 @@ pub fn plan(site: &Site, cards: &[Card]) -> Vec<UnitFile> {
     for (number, carrier) in carriers.iter().enumerate() {
         files.extend(hosts.files(carrier, number));
     }
+    let parent = match &way {
+        Some(_) => format!("{GUESTS_FILE}.network"),
+        None => hosts.addresses_file(0),
+    };
+    files.extend(own::files(site, cards, &parent));
     files
 }
 
@@ -171,6 +181,13 @@ fn card<'c>(interface: &Interface, cards: &'c [Card]) -> Option<&'c Card> {
     cards.iter().find(|card| is_meant(interface, card))
 }
 
+fn mac_of(interface: &Interface, cards: &[Card]) -> Option<String> {
+    match interface {
+        Interface::Mac(_) => Some(interface.to_string()),
+        Interface::Name(_) => card(interface, cards)?.mac.clone(),
+    }
+}
+
 fn is_meant(interface: &Interface, card: &Card) -> bool {
     match interface {
         Interface::Name(name) => card.name == *name,
@@ -213,6 +230,14 @@ struct Hosts<'s> {
 }
 
 impl Hosts<'_> {
+    /// The file of what has the addresses.
+    fn addresses_file(&self, number: usize) -> String {
+        match self.network.vlan {
+            None => format!("10-surplus-{number}.network"),
+            Some(_) => format!("11-surplus-vlan-{number}.network"),
+        }
+    }
+
     fn files(&self, carrier: &Carrier, number: usize) -> Vec<UnitFile> {
         let shared = self.way.filter(|way| way.carrier.name == carrier.name);
         let guests = shared.and_then(|way| way.vlan.as_deref());
@@ -221,27 +246,26 @@ impl Hosts<'_> {
             Some(_) => NO_GROUP,
         };
         let mtu = self.network.mtu;
-        let file = format!("10-surplus-{number}.network");
         let Some(vlan) = self.network.vlan else {
+            let file = self.addresses_file(number);
             let vlans = on_it(&Vec::from_iter(guests));
             let rest = [vlans.as_str(), &self.addressing];
             return vec![network_file(file, &carrier.matching, mtu, group, rest)];
         };
         let name = vlan_name(carrier, vlan, number);
         let vlans: Vec<_> = [name.as_str()].into_iter().chain(guests).collect();
-        let vlan_file = format!("11-surplus-vlan-{number}");
         let matching = format!("Name={name}\n");
         vec![
             network_file(
-                file,
+                format!("10-surplus-{number}.network"),
                 &carrier.matching,
                 mtu,
                 NO_GROUP,
                 [&on_it(&vlans), NO_ADDRESS],
             ),
-            netdev_file(&vlan_file, &name, vlan),
+            netdev_file(&format!("11-surplus-vlan-{number}"), &name, vlan),
             network_file(
-                format!("{vlan_file}.network"),
+                self.addresses_file(number),
                 &matching,
                 mtu,
                 group,
@@ -304,7 +328,6 @@ impl<'s> Way<'s> {
     }
 
     fn files(&self, cards: &[Card]) -> Vec<UnitFile> {
-        const NAME: &str = "07-surplus-guests";
         let (network, interface) = (self.network, self.interface());
         let mut files = Vec::new();
         if let Some(bond) = self.bond {
@@ -312,7 +335,7 @@ impl<'s> Way<'s> {
             files.extend(bond_files(bond, names, network.mtu, cards));
         }
         if let (Some(vlan), Some(id)) = (&self.vlan, network.vlan) {
-            files.push(netdev_file(NAME, vlan, id));
+            files.push(netdev_file(GUESTS_FILE, vlan, id));
         }
         let matching = match &self.vlan {
             Some(vlan) => &format!("Name={vlan}\n"),
@@ -323,7 +346,7 @@ impl<'s> Way<'s> {
             way::rule_from(interface),
         ];
         files.push(network_file(
-            format!("{NAME}.network"),
+            format!("{GUESTS_FILE}.network"),
             matching,
             network.mtu,
             way::OWN,
@@ -336,7 +359,8 @@ impl<'s> Way<'s> {
             no_group,
         ));
         let served = format!(
-            "[DHCPServer]\nUplinkInterface={interface}\n{}",
+            "[DHCPServer]\nUplinkInterface={interface}\n{}{}",
+            way::near_rules(),
             way::rules()
         );
         files.push(UnitFile::new(
@@ -398,10 +422,7 @@ fn bond_files(
     let mut netdev = format!("[NetDev]\nName={name}\nKind=bond\n");
     let mut line = |text: String| netdev.push_str(&format!("{text}\n"));
     let mut members = bond.interfaces.iter();
-    let first = members.find_map(|interface| match interface {
-        Interface::Mac(_) => Some(interface.to_string()),
-        Interface::Name(_) => card(interface, cards)?.mac.clone(),
-    });
+    let first = members.find_map(|interface| mac_of(interface, cards));
     if let Some(mac) = first {
         line(format!("MACAddress={mac}"));
     }
@@ -439,19 +460,29 @@ enum Whose {
     Hosts,
     /// Its routes are for guests, and nothing that its servers say is for the host.
     Guests,
+    /// The same, for the guest in one seat.
+    One(Seat),
 }
 
 impl Whose {
     /// What is set beside [`DHCP`].
     fn beside(self) -> [(&'static str, Vec<String>); 3] {
-        if self == Self::Hosts {
-            return ["DHCPv4", "DHCPv6", "IPv6AcceptRA"].map(|section| (section, Vec::new()));
-        }
-        let (table, no_time) = (format!("RouteTable={}", way::TABLE), "UseNTP=no".to_owned());
+        let (table, beside) = match self {
+            Self::Hosts => {
+                return ["DHCPv4", "DHCPv6", "IPv6AcceptRA"].map(|section| (section, Vec::new()));
+            }
+            Self::Guests => (way::TABLE, None),
+            Self::One(seat) => (seat.table(), Some("UseDNS=no")),
+        };
+        let table = format!("RouteTable={table}");
+        let beside = |lines: &[&str]| {
+            let lines = lines.iter().copied().chain(beside);
+            lines.map(str::to_owned).collect()
+        };
         [
-            ("DHCPv4", vec![table.clone(), no_time.clone()]),
-            ("DHCPv6", vec![no_time]),
-            ("IPv6AcceptRA", vec![table]),
+            ("DHCPv4", beside(&[&table, "UseNTP=no"])),
+            ("DHCPv6", beside(&["UseNTP=no"])),
+            ("IPv6AcceptRA", beside(&[&table])),
         ]
     }
 }
@@ -476,16 +507,18 @@ fn addressing(network: &Network, time: &[String], whose: Whose) -> String {
                 .iter()
                 .for_each(|gateway| line("Gateway", gateway));
         }
-        (Addressing::Static(_), Whose::Guests) => line("IPv6AcceptRA", &"no"),
+        (Addressing::Static(_), Whose::Guests | Whose::One(_)) => line("IPv6AcceptRA", &"no"),
     }
     network.dns.iter().for_each(|server| line("DNS", server));
     time.iter().for_each(|server| line("NTP", server));
-    if whose == Whose::Guests {
+    if whose != Whose::Hosts {
         line("DNSDefaultRoute", &"no");
     }
     match (&network.addressing, whose) {
         (Addressing::Dhcp, _) => text.push_str(&dhcp(network, whose)),
-        (Addressing::Static(fixed), Whose::Guests) => text.push_str(&in_the_guests_table(fixed)),
+        (Addressing::Static(fixed), Whose::Guests | Whose::One(_)) => {
+            text.push_str(&in_the_guests_table(fixed))
+        }
         (Addressing::Static(_), Whose::Hosts) => {}
     }
     text

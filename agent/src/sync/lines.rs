@@ -21,20 +21,20 @@ pub fn offering(offer: &Offer) -> Option<Stage> {
         }
         (_, None) => {
             let sellable = offer.capacity.sellable;
-            Some(
-                stage
-                    .with("vcpus", sellable.vcpus)
-                    .with("memory", format!("{}MiB", sellable.memory_bytes >> 20))
-                    .with("disk", format!("{}MB", sellable.disk_bytes / 1_000_000))
-                    .with(
-                        "kvm",
-                        if offer.inventory.kvm == KvmProbe::Emulated {
-                            "emulated"
-                        } else {
-                            "works"
-                        },
-                    ),
-            )
+            let stage = stage
+                .with("vcpus", sellable.vcpus)
+                .with("memory", format!("{}MiB", sellable.memory_bytes >> 20))
+                .with("disk", format!("{}MB", sellable.disk_bytes / 1_000_000));
+            let stage = match sellable.addresses {
+                0 => stage,
+                some => stage.with("addresses", some),
+            };
+            let kvm = if offer.inventory.kvm == KvmProbe::Emulated {
+                "emulated"
+            } else {
+                "works"
+            };
+            Some(stage.with("kvm", kvm))
         }
     }
 }
@@ -163,6 +163,7 @@ mod tests {
             vcpus: 1,
             memory_bytes: 512 << 20,
             disk_bytes: 256_000_000,
+            addresses: 0,
         };
         let kvm = KvmProbe::Works { millis: 1 };
         let mut offer = Offer {

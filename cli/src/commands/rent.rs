@@ -44,9 +44,13 @@ pub(crate) struct Args {
     /// cloud-init user data; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     user_data: Option<PathBuf>,
+    /// An address that is the guest's alone, where it is reached at all of its ports.
+    /// `surplus leases` says which
+    #[arg(long)]
+    address: bool,
     /// A port of the guest that is reached from outside: 22, 53/udp; several may be
     /// given. `surplus leases` says where
-    #[arg(long = "port", value_name = "PORT[/tcp|udp]", value_parser = guest_port)]
+    #[arg(long = "port", value_name = "PORT[/tcp|udp]", value_parser = guest_port, conflicts_with = "address")]
     ports: Vec<GuestPort>,
     /// When host and marketplace lose each other: `keep` runs on to the end,
     /// `fence:5m` stops the guest then and starts it afresh on another host, as
@@ -126,6 +130,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<(), Failure> {
                     vcpus: args.vcpus,
                     memory_bytes: args.memory,
                     disk_bytes,
+                    addresses: args.address.into(),
                 },
                 seconds: args.duration,
                 on_lost_link: args.on_lost_link,

@@ -143,8 +143,13 @@ pub(crate) fn resources(all: &surplus_protocol::inventory::Resources) -> String 
     } else {
         format!("{} vCPUs", all.vcpus)
     };
+    let addresses = match all.addresses {
+        0 => String::new(),
+        1 => ", 1 own address".to_owned(),
+        many => format!(", {many} own addresses"),
+    };
     format!(
-        "{vcpus}, {} memory, {} disk",
+        "{vcpus}, {} memory, {} disk{addresses}",
         show_size(all.memory_bytes),
         show_size(all.disk_bytes)
     )

@@ -71,7 +71,7 @@ impl View {
                     lease.addresses.join(" ")
                 },
             ),
-            ("ports", forwards(&lease.forwards)),
+            ("ports", ports(lease)),
             ("on a lost link", clause(lease.on_lost_link)),
             ("placement", lease.epoch.to_string()),
         ]);
@@ -214,6 +214,13 @@ pub(crate) fn end_reason(reason: EndReason) -> &'static str {
 fn reached_at(lease: &Lease) -> String {
     if lease.forwards.is_empty() {
         return lease.addresses.join(" ");
+    }
+    forwards(&lease.forwards)
+}
+
+fn ports(lease: &Lease) -> String {
+    if lease.resources.addresses > 0 {
+        return "all, at its own address".into();
     }
     forwards(&lease.forwards)
 }

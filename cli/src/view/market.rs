@@ -18,6 +18,7 @@ impl View {
             ">VCPUS",
             ">MEMORY",
             ">DISK",
+            ">ADDRESSES",
             "CPU",
             "RUNS BY",
             "NETWORK",
@@ -32,6 +33,7 @@ impl View {
                     offer.free.vcpus.to_string(),
                     show_size(offer.free.memory_bytes),
                     show_size(offer.free.disk_bytes),
+                    offer.free.addresses.to_string(),
                     offer.cpu_model.clone(),
                     offer.accelerator.clone(),
                     rate(offer.guest_mbits),
@@ -46,6 +48,7 @@ impl View {
             ("vCPU", book.vcpu_hour, "an hour"),
             ("memory", book.memory_gib_hour, "a GiB and hour"),
             ("disk", book.disk_gb_month, "a GB and month of 30 days"),
+            ("address", book.address_hour, "an own address and hour"),
             ("traffic in", book.traffic_in_gb, "a GB"),
             ("traffic out", book.traffic_out_gb, "a GB"),
         ];

@@ -37,6 +37,7 @@ fn some() -> Resources {
         vcpus: 2,
         memory_bytes: 512 << 20,
         disk_bytes: 1_000_000_000,
+        addresses: 0,
     }
 }
 
@@ -109,16 +110,19 @@ pub(crate) fn host(number: u8) -> Host {
                 vcpus: 16,
                 memory_bytes: 60 * GIB,
                 disk_bytes: 900 * GIB,
+                addresses: 0,
             },
             guest_overhead: Resources {
                 vcpus: 0,
                 memory_bytes: 192 << 20,
                 disk_bytes: 1 << 20,
+                addresses: 0,
             },
             reserve: Resources {
                 vcpus: 0,
                 memory_bytes: 4 * GIB,
                 disk_bytes: 0,
+                addresses: 0,
             },
             guest_mbits: Some(100),
             withheld: None,
@@ -127,6 +131,7 @@ pub(crate) fn host(number: u8) -> Host {
             vcpus: 12,
             memory_bytes: 41 * GIB + GIB / 2,
             disk_bytes: 500 * GIB,
+            addresses: 0,
         },
         leases: 2,
     }
@@ -206,6 +211,7 @@ pub(crate) fn prices() -> PriceBook {
         vcpu_hour: Money(10_000),
         memory_gib_hour: Money(5_000),
         disk_gb_month: Money(40_000),
+        address_hour: Money(4_000),
         traffic_in_gb: Money(0),
         traffic_out_gb: Money(12_345),
     }

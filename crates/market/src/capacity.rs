@@ -52,6 +52,11 @@ impl Room {
             ("vCPUs", u64::from(guest.vcpus), u64::from(free.vcpus)),
             ("memory", guest.memory_bytes, free.memory_bytes),
             ("disk", guest.disk_bytes, free.disk_bytes),
+            (
+                "addresses",
+                u64::from(guest.addresses),
+                u64::from(free.addresses),
+            ),
         ]
         .into_iter()
         .filter(|(_, wanted, free)| wanted > free)
@@ -84,8 +89,8 @@ impl std::fmt::Display for Shortfall {
             wanted,
             free,
         } = self;
-        if *resource == "vCPUs" {
-            write!(f, "{wanted} vCPUs wanted, {free} free")
+        if matches!(*resource, "vCPUs" | "addresses") {
+            write!(f, "{wanted} {resource} wanted, {free} free")
         } else {
             write!(
                 f,
@@ -120,11 +125,14 @@ mod tests {
     use super::*;
 
     fn resources(max: u64) -> impl Strategy<Value = Resources> {
-        (0_u32..64, 0..max, 0..max).prop_map(|(vcpus, memory_bytes, disk_bytes)| Resources {
-            vcpus,
-            memory_bytes,
-            disk_bytes,
-        })
+        (0_u32..64, 0..max, 0..max, 0_u32..9).prop_map(
+            |(vcpus, memory_bytes, disk_bytes, addresses)| Resources {
+                vcpus,
+                memory_bytes,
+                disk_bytes,
+                addresses,
+            },
+        )
     }
 
     fn capacity() -> impl Strategy<Value = Capacity> {
@@ -132,6 +140,7 @@ mod tests {
             sellable,
             guest_overhead: Resources {
                 vcpus: 0,
+                addresses: 0,
                 ..guest_overhead
             },
             ..Capacity::default()
@@ -160,6 +169,7 @@ mod tests {
             prop_assert!(total(|r| u64::from(r.vcpus)) <= u64::from(capacity.sellable.vcpus));
             prop_assert!(total(|r| r.memory_bytes) <= capacity.sellable.memory_bytes);
             prop_assert!(total(|r| r.disk_bytes) <= capacity.sellable.disk_bytes);
+            prop_assert!(total(|r| u64::from(r.addresses)) <= u64::from(capacity.sellable.addresses));
         }
 
         #[test]
@@ -173,6 +183,21 @@ mod tests {
                 let one_more = Resources { memory_bytes: rest.memory_bytes + 1, ..rest };
                 prop_assert!(room.take(one_more).is_none());
             }
+        }
+
+        #[test]
+        fn a_host_that_lost_an_address_goes_on_selling_the_rest(
+            capacity in capacity(),
+            sold in resources(1 << 38),
+        ) {
+            let sold = Resources { addresses: capacity.sellable.addresses.max(1), ..sold };
+            let Some(before) = Room::new(&Capacity { sellable: Resources {
+                addresses: sold.addresses,
+                ..capacity.sellable
+            }, ..capacity.clone() }, None).take(sold) else { return Ok(()) };
+            let fewer = Resources { addresses: sold.addresses - 1, ..capacity.sellable };
+            let after = Room::new(&Capacity { sellable: fewer, ..capacity }, [sold]);
+            prop_assert_eq!(after.free(), before.free());
         }
 
         #[test]

@@ -175,10 +175,15 @@ pub fn choose(
         reasons,
         cheapest: cheapest.map(|(_, host, fits)| {
             format!(
-                "ask for {} vCPUs, {} of memory and {} of disk: host {host} has room for that",
+                "ask for {} vCPUs, {} of memory and {} of disk{}: host {host} has room for that",
                 fits.vcpus,
                 amount(fits.memory_bytes),
-                amount(fits.disk_bytes)
+                amount(fits.disk_bytes),
+                if fits.addresses < wish.resources.addresses {
+                    ", behind the host's address"
+                } else {
+                    ""
+                }
             )
         }),
     })
@@ -190,6 +195,7 @@ fn smaller(a: Resources, b: Resources) -> Resources {
         vcpus: a.vcpus.min(b.vcpus),
         memory_bytes: a.memory_bytes.min(b.memory_bytes),
         disk_bytes: a.disk_bytes.min(b.disk_bytes),
+        addresses: a.addresses.min(b.addresses),
     }
 }
 

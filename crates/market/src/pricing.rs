@@ -19,7 +19,7 @@ pub fn time_lines(book: &PriceBook, resources: Resources, millis: u64) -> Vec<Bi
     let vcpu = u128::from(resources.vcpus) * millis;
     let memory = u128::from(resources.memory_bytes) * millis / MIB;
     let disk = u128::from(resources.disk_bytes) * millis / MB;
-    vec![
+    let mut lines = vec![
         line("vcpu", "vcpu_millis", vcpu, book.vcpu_hour, HOUR_MILLIS),
         line(
             "memory",
@@ -35,7 +35,19 @@ pub fn time_lines(book: &PriceBook, resources: Resources, millis: u64) -> Vec<Bi
             book.disk_gb_month,
             1000 * MONTH_MILLIS,
         ),
-    ]
+    ];
+    if resources.addresses > 0 {
+        let address = u128::from(resources.addresses) * millis;
+        let rate = book.address_hour;
+        lines.push(line(
+            "address",
+            "address_millis",
+            address,
+            rate,
+            HOUR_MILLIS,
+        ));
+    }
+    lines
 }
 
 /// The lines for traffic, in bytes.
@@ -72,14 +84,16 @@ fn line(item: &str, unit: &str, quantity: u128, rate: Money, per: u128) -> BillL
     }
 }
 
-/// The prices that a marketplace starts with.
+/// The prices that a marketplace starts with. A stored version never changes: other
+/// prices are another version.
 pub fn default_book() -> PriceBook {
     PriceBook {
-        version: 1,
+        version: 2,
         currency: "EUR".to_owned(),
         vcpu_hour: Money(12_000),
         memory_gib_hour: Money(4_000),
         disk_gb_month: Money(50_000),
+        address_hour: Money(4_000),
         traffic_in_gb: Money(0),
         traffic_out_gb: Money(10_000),
     }
@@ -97,11 +111,20 @@ mod tests {
             vcpus: 2,
             memory_bytes: 4 * GIB,
             disk_bytes: 10_000_000_000,
+            addresses: 0,
         };
         // 2 × 12,000 + 4 × 4,000 + 10 × 50,000 ÷ 720 (694.4, rounded).
         assert_eq!(
             window(&default_book(), resources, 3600),
             Money(24_000 + 16_000 + 694)
+        );
+        let with_address = Resources {
+            addresses: 1,
+            ..resources
+        };
+        assert_eq!(
+            window(&default_book(), with_address, 1800),
+            Money(12_000 + 8_000 + 347 + 2_000)
         );
     }
 

@@ -22,6 +22,9 @@ pub const QUOTE_LIFETIME: SignedDuration = SignedDuration::from_mins(5);
 /// Longest window that can be bought: a year.
 pub const MAX_SECONDS: u64 = 366 * 24 * 3600;
 
+/// Addresses that one guest may have as its own.
+pub const MAX_ADDRESSES: u32 = 1;
+
 const MIB: u64 = 1 << 20;
 
 /// Why there is no quote.
@@ -29,6 +32,8 @@ const MIB: u64 = 1 << 20;
 pub enum QuoteError {
     #[error("a guest needs at least 1 vCPU, 16 MiB of memory in whole MiB, and a disk")]
     Size,
+    #[error("a guest has at most {MAX_ADDRESSES} address of its own; {0} were asked for")]
+    Addresses(u32),
     #[error("the window must be between 1 second and {MAX_SECONDS} seconds")]
     Window,
     #[error("a fence clause needs at least 60 seconds, which a reconnect may take")]
@@ -137,6 +142,9 @@ pub async fn quote<T: Tx>(
         || !whole
     {
         return Err(QuoteError::Size);
+    }
+    if resources.addresses > MAX_ADDRESSES {
+        return Err(QuoteError::Addresses(resources.addresses));
     }
     if !(1..=MAX_SECONDS).contains(&request.seconds) {
         return Err(QuoteError::Window);
@@ -335,6 +343,11 @@ fn guest(
     {
         return Err(TakeError::Guest(
             "a port is a number from 1 to 65535, and at most 16 different ones may be forwarded",
+        ));
+    }
+    if lease.resources.addresses > 0 && !order.ports.is_empty() {
+        return Err(TakeError::Guest(
+            "a guest with an address of its own is reached at all of its ports; leave `ports` out",
         ));
     }
     Ok(GuestSpec {

@@ -214,10 +214,10 @@ pub async fn records_come_back_as_they_were_stored<S: Store>(store: &S) {
     assert_eq!(tx.token(&digest(1)).await.unwrap(), Some(used));
     assert_eq!(tx.key(&digest(1)).await.unwrap(), Some(key_record(1)));
     assert_eq!(
-        tx.price_book(1).await.unwrap(),
+        tx.price_book(2).await.unwrap(),
         Some(pricing::default_book())
     );
-    assert_eq!(tx.price_book(2).await.unwrap(), None);
+    assert_eq!(tx.price_book(9).await.unwrap(), None);
 }
 
 pub async fn images_come_and_go_by_owner_and_name<S: Store>(store: &S) {

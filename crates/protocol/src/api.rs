@@ -215,6 +215,9 @@ pub struct PriceBook {
     pub memory_gib_hour: Money,
     /// Per GB (10^9 bytes) of disk and month of 30 days.
     pub disk_gb_month: Money,
+    /// Per address of a guest's own and hour; nothing in books of before there were any.
+    #[serde(default)]
+    pub address_hour: Money,
     /// Per GB (10^9 bytes) that the guest receives.
     pub traffic_in_gb: Money,
     /// Per GB (10^9 bytes) that the guest sends.

@@ -136,16 +136,30 @@ pub struct Resources {
     pub vcpus: u32,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
+    /// Addresses on the network that guests leave by, each one guest's alone. Others
+    /// are behind their host's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub addresses: u32,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Resources {
     /// `self − other` in each resource, or `None` where any would fall below
-    /// zero.
+    /// zero. Addresses come and go with the site's network: where fewer are there
+    /// than are taken none is left, and of the rest as much as before.
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         Some(Self {
             vcpus: self.vcpus.checked_sub(other.vcpus)?,
             memory_bytes: self.memory_bytes.checked_sub(other.memory_bytes)?,
             disk_bytes: self.disk_bytes.checked_sub(other.disk_bytes)?,
+            addresses: self.addresses.saturating_sub(other.addresses),
         })
     }
 
@@ -154,6 +168,7 @@ impl Resources {
             vcpus: self.vcpus.saturating_add(other.vcpus),
             memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
             disk_bytes: self.disk_bytes.saturating_add(other.disk_bytes),
+            addresses: self.addresses.saturating_add(other.addresses),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+pub mod floating;
 pub mod forwards;
 pub mod rates;
 pub mod render;
@@ -57,13 +58,13 @@ impl Seat {
         (1..=SEATS).map(Self)
     }
 
-    /// The first free one after `last`, going round: a seat that was left is taken
-    /// again as late as can be, so that what the outside still sends to it has
+    /// The first one after `last` that will do, going round: a seat that was left is
+    /// taken again as late as can be, so that what the outside still sends to it has
     /// died away.
-    pub fn free(last: Option<Self>, is_taken: impl Fn(Self) -> bool) -> Option<Self> {
+    pub fn free(last: Option<Self>, will_do: impl Fn(Self) -> bool) -> Option<Self> {
         let begin = last.map_or(0, |seat| seat.0);
         let round = (begin..SEATS).chain(0..begin);
-        round.map(|index| Self(index + 1)).find(|it| !is_taken(*it))
+        round.map(|index| Self(index + 1)).find(|it| will_do(*it))
     }
 
     pub fn number(self) -> u16 {
@@ -187,12 +188,12 @@ mod tests {
     #[test]
     fn a_seat_that_was_left_is_taken_again_last() {
         let seat = |number| Seat::try_from(number).unwrap();
-        assert_eq!(Seat::free(None, |_| false), Some(seat(1)));
-        assert_eq!(Seat::free(Some(seat(4)), |_| false), Some(seat(5)));
-        assert_eq!(Seat::free(Some(seat(4)), |it| it == seat(5)), Some(seat(6)));
-        assert_eq!(Seat::free(Some(seat(SEATS)), |_| false), Some(seat(1)));
-        assert_eq!(Seat::free(Some(seat(4)), |it| it != seat(4)), Some(seat(4)));
-        assert_eq!(Seat::free(Some(seat(4)), |_| true), None);
+        assert_eq!(Seat::free(None, |_| true), Some(seat(1)));
+        assert_eq!(Seat::free(Some(seat(4)), |_| true), Some(seat(5)));
+        assert_eq!(Seat::free(Some(seat(4)), |it| it != seat(5)), Some(seat(6)));
+        assert_eq!(Seat::free(Some(seat(SEATS)), |_| true), Some(seat(1)));
+        assert_eq!(Seat::free(Some(seat(4)), |it| it == seat(4)), Some(seat(4)));
+        assert_eq!(Seat::free(Some(seat(4)), |_| false), None);
     }
 
     #[test]

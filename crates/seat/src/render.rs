@@ -1,6 +1,6 @@
 //! What the host's packet filter and DHCP server are told of the seats.
 
-use crate::Seat;
+use crate::{Seat, floating};
 
 /// Elements of the sets of the table that guards the guests' ports, for nft(8):
 /// `seats` (interface and MAC address), `addresses` (interface and IPv4 address),
@@ -29,7 +29,7 @@ pub fn packet_filter() -> String {
             "add element bridge surplus_guests {set} {{\n\t{elements}\n}}\n"
         ));
     }
-    text
+    text + &floating::packet_filter()
 }
 
 /// Each seat's address, for the DHCP server of systemd-networkd

@@ -20,13 +20,16 @@ pub const OWN: u32 = 122;
 /// own interfaces: what the host answers there is marked alike.
 pub const MARK: u32 = 121;
 
+/// So many bits of a mark tell that. Those above tell whose packet it is
+/// ([`floating`](crate::floating)).
+pub const MARK_BITS: u32 = 8;
+
 /// The table of the routes that lead out by the guests' own interfaces.
 pub const TABLE: u32 = 121;
 
-/// Rules of routing for systemd-networkd (systemd.network(5)): what is marked goes to
-/// a guest, to the cable that it came from, or by the guests' own routes, and where
-/// those lead nowhere it ends.
-pub fn rules() -> String {
+/// Rules of routing for systemd-networkd (systemd.network(5)): what is for a guest, or
+/// for the cable that it came from, goes there before it is asked whose it is.
+pub fn near_rules() -> String {
     let inside = Ipv4Addr::from(u32::from(HOST) & !(u32::MAX >> PREFIX));
     let inside6 = Ipv6Addr::from(u128::from(HOST6) & !(u128::MAX >> PREFIX6));
     let near = [
@@ -35,24 +38,26 @@ pub fn rules() -> String {
         "fe80::/64".to_owned(),
     ];
     let near = near.map(|network| rule(10, &format!("To={network}\nTable=main")));
-    let marked = format!("Family=both\nFirewallMark={MARK}");
-    [
-        near.concat(),
-        rule(11, &format!("{marked}\nTable={TABLE}")),
-        rule(12, &format!("{marked}\nType=unreachable")),
-    ]
-    .concat()
+    near.concat()
+}
+
+/// … and what is marked takes the guests' own routes; where those lead nowhere it ends.
+pub fn rules() -> String {
+    let mask = (1 << MARK_BITS) - 1;
+    let marked = format!("Family=both\nFirewallMark={MARK}/{mask}");
+    rule(14, &format!("{marked}\nTable={TABLE}"))
+        + &rule(15, &format!("{marked}\nType=unreachable"))
 }
 
 /// The one that an own interface needs beside: what the host itself says there, as to
 /// renew its lease, takes the same routes.
 pub fn rule_from(interface: &str) -> String {
     rule(
-        13,
+        16,
         &format!("Family=both\nOutgoingInterface={interface}\nTable={TABLE}"),
     )
 }
 
-fn rule(priority: u32, terms: &str) -> String {
+pub(crate) fn rule(priority: u32, terms: &str) -> String {
     format!("[RoutingPolicyRule]\nPriority={priority}\n{terms}\n")
 }

@@ -41,6 +41,8 @@ impl Site {
                 "mbits",
                 Some(self.guests.mbits).filter(|mbits| *mbits != Guests::default().mbits),
             );
+            let addresses = self.guests.addresses;
+            page.plain_if("addresses", (addresses > 0).then_some(addresses));
         });
         if let Some(network) = &self.guests.network {
             page.network("guests.network", network);

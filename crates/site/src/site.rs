@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use surplus_seat::floating;
 
 use crate::error::SiteError;
-use crate::network::Network;
+use crate::network::{Network, Uplink};
 use crate::reader::{self, Known, Section};
 use crate::size::parse_size;
 use crate::text;
@@ -25,7 +26,7 @@ const TOP: Known = &[
 const MARKETPLACE: Known = &["url", "urls", "ca", "ca_sha256", "token", "proxy"];
 const PLACE: Known = &["name", "rack", "labels"];
 const STORAGE: Known = &["policy", "serials"];
-const GUESTS: Known = &["share_cores", "mbits", "network"];
+const GUESTS: Known = &["share_cores", "mbits", "addresses", "network"];
 const RESERVE: Known = &["memory", "vcpus"];
 /// Full names, for the guess at what an unknown key was meant to be.
 const ALL: Known = &[
@@ -49,6 +50,7 @@ const ALL: Known = &[
     "storage.serials",
     "guests.share_cores",
     "guests.mbits",
+    "guests.addresses",
     "guests.network",
     "guests.network.interface",
     "guests.network.address",
@@ -128,6 +130,10 @@ pub struct Guests {
     pub share_cores: bool,
     /// What each may send, and receive: million bits a second.
     pub mbits: u32,
+    /// So many guests may have an address of their own: the host asks for as many, by
+    /// DHCP and router advertisements, where guests leave it. That stands on cards that
+    /// are named.
+    pub addresses: u16,
     /// What they leave the host by, where that is not its own network. It stands on
     /// cards that are named.
     pub network: Option<Network>,
@@ -138,6 +144,7 @@ impl Default for Guests {
         Self {
             share_cores: false,
             mbits: 100,
+            addresses: 0,
             network: None,
         }
     }
@@ -378,7 +385,32 @@ fn read_guests(top: &Section<'_, '_>, host: &Network) -> Result<Guests, SiteErro
             rate.ok_or_else(|| found.invalid(format!("{} is no such rate", found.value), MBITS))?;
     }
     guests.network = Network::read_guests(&section, host, ALL)?;
+    guests.addresses = read_own_addresses(&section, &guests, host)?;
     Ok(guests)
+}
+
+fn read_own_addresses(
+    section: &Section<'_, '_>,
+    guests: &Guests,
+    host: &Network,
+) -> Result<u16, SiteError> {
+    const ADDRESSES: &str = "how many guests may have an address of their own, up to 100, as 8";
+    let Some(found) = section.integer("addresses", ADDRESSES)? else {
+        return Ok(0);
+    };
+    let count = u16::try_from(found.value).ok();
+    let count = count.filter(|count| *count <= floating::MOST);
+    let count = count
+        .ok_or_else(|| found.invalid(format!("{} is no such number", found.value), ADDRESSES))?;
+    if count > 0 && guests.network.is_none() && host.uplink == Uplink::Any {
+        return Err(SiteError::Missing {
+            key: "network.interface".to_owned(),
+            write: "the card on whose network guests' own addresses are, or give guests a \
+                    network of their own under [guests.network]"
+                .to_owned(),
+        });
+    }
+    Ok(count)
 }
 
 fn read_reserve(top: &Section<'_, '_>) -> Result<Reserve, SiteError> {

@@ -92,6 +92,7 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRecord, StoreError> {
             vcpus: row.number("vcpus")?,
             memory_bytes: row.number("memory_bytes")?,
             disk_bytes: row.number("disk_bytes")?,
+            addresses: row.number("own_addresses")?,
         },
         seconds: row.number("seconds")?,
         on_lost_link: row.json("on_lost_link")?,

@@ -286,7 +286,8 @@ impl Tx for SqliteTx {
             .bind(json_opt(life.lost.as_ref())?)
             .bind(lease.wanted_site.clone())
             .bind(json(&lease.forwards)?)
-            .bind(json_opt(lease.disk.as_ref())?);
+            .bind(json_opt(lease.disk.as_ref())?)
+            .bind(i64::from(lease.resources.addresses));
         self.write(text, "a lease of that quote").await.map(drop)
     }
 
@@ -415,9 +416,9 @@ const PUT_LEASE: &str = "INSERT INTO leases (id, quote, owner, host, site, vcpus
          disk_bytes, seconds, on_lost_link, price, currency, price_book, quote_expires_at,
          created_at, ends_at, guest, state, epoch, boot, stop, reclaim_at, started_at, ended_at,
          end_reason, phase, detail, addresses, former, lost, wanted_site,
-         forwards, disk_end)
+         forwards, disk_end, own_addresses)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-         $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)
+         $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)
      ON CONFLICT (id) DO UPDATE SET created_at = excluded.created_at, ends_at = excluded.ends_at,
          host = excluded.host, site = excluded.site, guest = excluded.guest,
          state = excluded.state, epoch = excluded.epoch, boot = excluded.boot,

@@ -29,6 +29,7 @@ pub(crate) const SELLABLE: Resources = Resources {
     vcpus: 4,
     memory_bytes: 8 * GIB,
     disk_bytes: 100 * GIB,
+    addresses: 1,
 };
 
 /// What each guest costs beyond what it was sold.
@@ -36,6 +37,7 @@ pub(crate) const OVERHEAD: Resources = Resources {
     vcpus: 0,
     memory_bytes: 256 << 20,
     disk_bytes: 1 << 20,
+    addresses: 0,
 };
 
 /// A machine with a key, as far as the marketplace can tell.

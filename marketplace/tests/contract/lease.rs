@@ -23,6 +23,7 @@ pub(crate) const SMALL: Resources = Resources {
     vcpus: 1,
     memory_bytes: GIB,
     disk_bytes: GIB,
+    addresses: 0,
 };
 
 async fn quote(client: &Client, resources: Resources) -> Result<Quote, ClientError> {
@@ -299,6 +300,7 @@ async fn a_lease_larger_than_any_host_is_refused_with_each_hosts_reason() {
         vcpus: 9,
         memory_bytes: 64 * GIB,
         disk_bytes: GIB,
+        addresses: 0,
     };
     let refused = problem(quote(&market.admin, large).await);
     assert_eq!((refused.status, refused.name()), (409, "no-capacity"));
@@ -348,6 +350,43 @@ async fn a_host_is_sold_to_its_last_byte_and_not_beyond() {
     market.hands.forward(SignedDuration::from_secs(400));
     let host = FakeHost::offering(&market).await;
     assert_eq!(quote(&market.admin, whole).await.unwrap().host, host.id);
+}
+
+#[tokio::test]
+async fn an_own_address_is_rented_priced_and_gone_and_needs_no_ports() {
+    let market = Market::start().await;
+    FakeHost::offering(&market).await;
+    let bytes = b"disk".to_vec();
+    let admin = &market.admin;
+    upload(admin, "disk", digest(&bytes), bytes).await.unwrap();
+    let with = |addresses| Resources { addresses, ..SMALL };
+    let two = problem(quote(admin, with(2)).await);
+    assert!(two.detail.contains("at most 1 address"), "{two:?}");
+    let plain = quote(admin, with(0)).await.unwrap();
+    let quoted = quote(admin, with(1)).await.unwrap();
+    assert!(quoted.price > plain.price);
+    let gone = problem(quote(admin, with(1)).await);
+    assert_eq!(gone.name(), "no-capacity");
+    let reasons = gone.reasons.join("; ");
+    assert!(reasons.contains("1 addresses wanted, 0 free"), "{reasons}");
+    assert!(
+        gone.next.contains("behind the host's address"),
+        "{}",
+        gone.next
+    );
+
+    let take = async |order: &CreateLease| -> Result<Lease, ClientError> {
+        admin.post_json("/api/v1/leases", order).await
+    };
+    let ports = problem(take(&order(&quoted)).await);
+    assert!(ports.detail.contains("leave `ports` out"), "{ports:?}");
+    let without = CreateLease {
+        ports: Vec::new(),
+        ..order(&quoted)
+    };
+    let made = take(&without).await.unwrap();
+    assert_eq!(made.resources, with(1));
+    assert_eq!(lease(admin, made.id).await.resources, with(1));
 }
 
 #[tokio::test]

@@ -287,6 +287,7 @@ fn ticket(lease: u128, epoch: u64) -> Ticket {
                 vcpus: 1,
                 memory_bytes: 1 << 30,
                 disk_bytes: 1 << 30,
+                addresses: 0,
             },
             image: digest(&image),
             image_format: ImageFormat::Raw,

@@ -206,6 +206,7 @@ impl World {
                 vcpus: 16,
                 memory_bytes: 8 << 30,
                 disk_bytes: 64 << 30,
+                addresses: 0,
             },
             usage: usage.filter(|_| heard).collect(),
             receipts: receipts.filter(|_| heard).collect(),

@@ -97,6 +97,7 @@ pub fn offer(number: u8) -> (Inventory, Capacity) {
             vcpus: 4,
             memory_bytes: 6 * gib,
             disk_bytes: 20 * gib,
+            addresses: 0,
         },
         guest_overhead: GUEST_OVERHEAD,
         ..Capacity::default()

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
-use surplus_seat::{BRIDGE, HOST, HOST_LINK_LOCAL, HOST6, PREFIX, PREFIX6, Seat, way};
+use surplus_seat::{BRIDGE, HOST, HOST_LINK_LOCAL, HOST6, PREFIX, PREFIX6, Seat, floating, way};
 
 use super::namespace::Namespace;
 use super::{Station, ipv4};
@@ -19,6 +19,9 @@ use crate::lab::{Lab, run};
 /// router, and all the world.
 const UPLINK: u8 = 1;
 const OUTSIDE: u8 = 2;
+
+/// Guests' own addresses are counted from here.
+const OWN: u8 = 100;
 
 /// An address of the world (RFC 5737, RFC 3849).
 pub const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
@@ -76,8 +79,12 @@ pub struct Setup {
     pub seats: String,
     /// Whether the guests' ports are isolated by the bridge.
     pub isolated: bool,
-    /// What networkd is told of routing where the guests have a network of their own.
-    pub rules: Option<String>,
+    /// What networkd is told of routing.
+    pub rules: String,
+    /// Whether the guests have a network of their own.
+    pub way: bool,
+    /// So many seats have an address of their own.
+    pub own: u16,
 }
 
 impl Setup {
@@ -90,16 +97,35 @@ impl Setup {
             filter,
             seats: surplus_seat::render::packet_filter(),
             isolated: true,
-            rules: None,
+            rules: String::new(),
+            way: false,
+            own: 0,
         })
     }
 
     /// The same with a network of the guests' own, as the site file may give one.
     pub fn of_the_image_with_a_way(lab: &Lab) -> Result<Self> {
         Ok(Self {
-            rules: Some(way::rules() + &way::rule_from(WAY)),
+            rules: [way::near_rules(), way::rules(), way::rule_from(WAY)].concat(),
+            way: true,
             ..Self::of_the_image(lab)?
         })
+    }
+
+    /// The same with addresses of their own for the guests in the first `own` seats.
+    pub fn with_own_addresses(self, own: u16) -> Self {
+        let near = if self.way {
+            String::new()
+        } else {
+            way::near_rules()
+        };
+        let from = floating::seats(own).map(floating::rule_from);
+        let from: String = from.collect();
+        Self {
+            rules: self.rules + &near + &floating::rules(own) + &from,
+            own,
+            ..self
+        }
     }
 
     /// Guests go out under their host's address; nothing else is done to them.
@@ -117,14 +143,15 @@ impl Setup {
             filter,
             seats: String::new(),
             isolated: false,
-            rules: None,
+            rules: String::new(),
+            way: false,
+            own: 0,
         }
     }
 
     /// The same with a text in another's place, which stands there once.
     pub fn with(mut self, old: &str, new: &str) -> Result<Self> {
-        let texts = [&mut self.filter, &mut self.seats];
-        let mut texts: Vec<_> = texts.into_iter().chain(&mut self.rules).collect();
+        let mut texts = [&mut self.filter, &mut self.seats, &mut self.rules];
         let count: usize = texts.iter().map(|text| text.matches(old).count()).sum();
         ensure!(count == 1, "{old:?} stands {count} times in the filter");
         for text in &mut texts {
@@ -222,11 +249,8 @@ impl<'a> GuestsNetwork<'a> {
             format!("link set {BRIDGE} up"),
         ])
         .context("could not make a bridge in a network namespace")?;
-        let group = if setup.rules.is_some() {
-            0
-        } else {
-            way::SHARED
-        };
+        route_by(&host, &setup.rules)?;
+        let group = if setup.way { 0 } else { way::SHARED };
         let outside = Self::lay(
             &host,
             Cable {
@@ -239,6 +263,7 @@ impl<'a> GuestsNetwork<'a> {
             },
         )?;
         let street = Self::lay_street(&host, setup)?;
+        floating::seats(setup.own).try_for_each(|seat| own_address(&host, setup.way, seat))?;
         let guests = seats
             .iter()
             .map(|seat| Ok((*seat, Self::seat_guest(&host, *seat, setup.isolated)?)))
@@ -262,10 +287,9 @@ impl<'a> GuestsNetwork<'a> {
     }
 
     fn lay_street(host: &Station<'a>, setup: &Setup) -> Result<Option<Station<'a>>> {
-        let Some(rules) = &setup.rules else {
+        if !setup.way {
             return Ok(None);
-        };
-        route_by(host, rules)?;
+        }
         let cable = Cable {
             name: "street",
             at_host: WAY,
@@ -392,6 +416,54 @@ impl<'a> GuestsNetwork<'a> {
         let (_, guest) = found.with_context(|| format!("nobody is in seat {seat}"))?;
         Ok(guest)
     }
+}
+
+/// The address that is the guest's alone, on the network that guests leave by.
+pub fn own4(way: bool, seat: Seat) -> Ipv4Addr {
+    let network = if way { street4 } else { ipv4 };
+    network(own(seat))
+}
+
+/// The same of IPv6.
+pub fn own6(way: bool, seat: Seat) -> Ipv6Addr {
+    let network = if way { street6 } else { outside6 };
+    network(own(seat))
+}
+
+fn own(seat: Seat) -> u8 {
+    OWN + u8::try_from(seat.number()).expect("one of the first seats")
+}
+
+/// Gives a seat its own address, as networkd does.
+fn own_address(host: &Station<'_>, way: bool, seat: Seat) -> Result<()> {
+    let (interface, table) = (seat.own_interface(), seat.table());
+    let (parent, network4, network6) = if way {
+        (WAY, street4 as fn(u8) -> _, street6 as fn(u8) -> _)
+    } else {
+        ("up0", ipv4 as fn(u8) -> _, outside6 as fn(u8) -> _)
+    };
+    let (group, router) = (floating::GROUP, cable6(OUTSIDE));
+    host.ip(&[
+        format!("link add {interface} link {parent} type macvlan mode private"),
+        format!("link set {interface} group {group} addrgenmode none"),
+        format!(
+            "address add {}/24 dev {interface} noprefixroute",
+            own4(way, seat)
+        ),
+        format!(
+            "address add {}/64 dev {interface} nodad noprefixroute",
+            own6(way, seat)
+        ),
+        format!("address add {}/64 dev {interface} nodad", cable6(own(seat))),
+        format!("link set {interface} up"),
+        format!("route add {}/24 dev {interface} table {table}", network4(0)),
+        format!("route add {}/64 dev {interface} table {table}", network6(0)),
+        format!(
+            "route add default via {} dev {interface} table {table}",
+            network4(OUTSIDE)
+        ),
+        format!("route add default via {router} dev {interface} table {table}"),
+    ])
 }
 
 /// Plugs a cable into a seat as libvirt does, whose other end lies with somebody.

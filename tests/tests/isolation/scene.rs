@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -60,6 +61,19 @@ pub(crate) fn program(lab: &Lab, words: &[&str]) -> Result<Command> {
     let mut program = lab.program("surplus-attack")?;
     program.args(words);
     Ok(program)
+}
+
+/// Somebody says something to a port of somebody else's, and may be told that there is
+/// no way.
+pub(crate) fn tell(from: &Station<'_>, to: impl Into<IpAddr>, port: u16, name: &str) -> Result<()> {
+    let to = SocketAddr::new(to.into(), port).to_string();
+    let tell = program(from.lab(), &["tell", &to, name])?;
+    let _ = from.enter(&tell).output().context("could not run it")?;
+    Ok(())
+}
+
+pub(crate) fn list(names: &[&str]) -> Names {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 impl<'a> Ear<'a> {

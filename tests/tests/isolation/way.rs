@@ -2,8 +2,6 @@
 //! where it leads nowhere, nowhere. No agent and no networkd runs here: what holds
 //! guests is the filter and the kernel's routes.
 
-use std::net::SocketAddr;
-
 use anyhow::{Context as _, Result, bail, ensure};
 use surplus_tests::Lab;
 use surplus_tests::lab::run;
@@ -13,15 +11,15 @@ use surplus_tests::network::guests::{
 use surplus_tests::network::{Station, ipv4};
 
 use crate::nothing_came_through;
-use crate::scene::{AT_PORT, Ear, Heard, ME, Names, PORT, Place, VICTIM, attack, program, seat};
+use crate::scene::{AT_PORT, Ear, Heard, ME, Names, PORT, Place, VICTIM, attack, list, seat, tell};
 
 /// What keeps a guest's packets from the host's own network: any one is enough.
 const ROUTING: (&str, &str) = (
-    "FirewallMark=121\nType=unreachable",
+    "FirewallMark=121/255\nType=unreachable",
     "FirewallMark=9\nTable=9",
 );
 const FILTER: (&str, &str) = (
-    "\t\tiifname \"surplus0\" oifgroup != { 121, 122 } drop\n",
+    "\t\tiifname \"surplus0\" oifgroup != { 121, 122, 123 } drop\n",
     "",
 );
 
@@ -37,22 +35,9 @@ fn street<'n, 'a>(network: &'n GuestsNetwork<'a>) -> Result<&'n Station<'a>> {
         .context("guests have no network of their own")
 }
 
-/// Somebody says something to a port of somebody else's, and may be told that there is
-/// no way.
-fn tell(from: &Station<'_>, to: impl Into<std::net::IpAddr>, port: u16, name: &str) -> Result<()> {
-    let to = SocketAddr::new(to.into(), port).to_string();
-    let tell = program(from.lab(), &["tell", &to, name])?;
-    let _ = from.enter(&tell).output().context("could not run it")?;
-    Ok(())
-}
-
 fn tell_the_world(from: &Station<'_>, name: &str) -> Result<()> {
     tell(from, WORLD, PORT.parse()?, name)?;
     tell(from, WORLD6, PORT.parse()?, &format!("{name}-6"))
-}
-
-fn list(names: &[&str]) -> Names {
-    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 /// What comes to the host's own network, and to the guests', of what a guest says:
@@ -163,7 +148,7 @@ fn a_forwarded_port_is_reached_at_the_guests_own_network_and_nowhere_else() -> R
         "\t\tiifname \"surplus0\" accept\n",
     );
     const IN: (&str, &str) = (
-        "\t\toifname \"surplus0\" iifgroup != { 121, 122 } drop\n",
+        "\t\toifname \"surplus0\" iifgroup != { 121, 122, 123 } drop\n",
         "",
     );
     surplus_tests::test("way-forward", |lab| {
@@ -208,9 +193,9 @@ fn answers(from: &Station<'_>, words: &[&str]) -> Result<bool> {
 
 #[test]
 fn the_host_answers_a_ping_on_its_guests_network_and_begins_nothing_there() -> Result<()> {
-    const HOLD: (&str, &str) = ("\t\toifgroup 122 goto hold\n", "");
-    const HEAR: (&str, &str) = ("\t\tiifgroup != 122 ct state", "\t\tct state");
-    const ANSWER: (&str, &str) = ("drop\n\t\tmeta mark set 121\n", "drop\n");
+    const HOLD: (&str, &str) = ("\t\toifgroup { 122, 123 } goto hold\n", "");
+    const HEAR: (&str, &str) = ("\t\tiifgroup != { 122, 123 } ct state", "\t\tct state");
+    const ANSWER: (&str, &str) = ("\t\tiifgroup 122 meta mark set 121\n", "");
     surplus_tests::test("way-host", |lab| {
         for (out, begins, answered) in [
             (&[][..], false, [true, true]),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use surplus_protocol::agent::Tombstone;
 use surplus_protocol::inventory::Resources;
 use surplus_protocol::lease::{DiskEnd, EndReceipt, Ticket};
-use surplus_seat::{SEATS, Seat};
+use surplus_seat::Seat;
 
 use super::{Done, Engine, Job, Task, chain};
 use crate::guests::directories::DirectoryError;
@@ -41,8 +41,10 @@ pub(super) enum StepError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
-    #[error("all {SEATS} seats of this host are taken")]
+    #[error("all of this host's seats for guests without an own address are taken")]
     NoSeat,
+    #[error("this host has no address that a guest could have as its own")]
+    NoAddress,
 }
 
 impl Engine {
@@ -252,13 +254,13 @@ impl Engine {
     fn accept(&mut self, ticket: Ticket) -> Result<(), StepError> {
         let placement = Placement::of(&ticket);
         let entry = ledger_entry(&ticket);
-        let seat = self.free_seat().ok_or(StepError::NoSeat)?;
+        let seat = self.free_seat(ticket.guest.resources)?;
         let record = Record {
             node: self.free_node(ticket.guest.resources),
             ..Record::new(ticket, seat)
         };
         self.store.save(&record)?;
-        self.last_seat = Some(seat);
+        self.last_seats.insert(self.has_own_address(seat), seat);
         self.records.insert(placement, record);
         self.note_epoch(placement, entry);
         Ok(())
@@ -363,9 +365,19 @@ impl Engine {
         nodes::choose(&self.config.numa_nodes, housed, guest)
     }
 
-    fn free_seat(&self) -> Option<Seat> {
-        Seat::free(self.last_seat, |seat| {
-            self.records.values().any(|record| record.seat == seat)
+    fn free_seat(&self, guest: Resources) -> Result<Seat, StepError> {
+        let wants_address = guest.addresses > 0;
+        let own = self.config.forwards.own_addresses();
+        let last = self.last_seats.get(&wants_address).copied();
+        let seat = Seat::free(last, |seat| {
+            self.has_own_address(seat) == wants_address
+                && (!wants_address || own.contains_key(&seat))
+                && self.records.values().all(|record| record.seat != seat)
+        });
+        seat.ok_or(if wants_address {
+            StepError::NoAddress
+        } else {
+            StepError::NoSeat
         })
     }
 }

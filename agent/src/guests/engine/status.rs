@@ -1,5 +1,6 @@
 //! What the engine reports.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use surplus_protocol::lease::{GuestPhase, LeaseStatus};
@@ -14,12 +15,21 @@ impl Engine {
     /// Everything that the marketplace shall hear.
     pub fn report(&self) -> GuestsReport {
         let host = self.config.forwards.address();
+        let own = self.config.forwards.own_addresses();
         let leases = self.records.values().map(|record| {
             let placement = record.placement();
-            let (phase, detail) = phase(record, self.jobs.get(&placement));
+            let (phase, mut detail) = phase(record, self.jobs.get(&placement));
             let runs = matches!(phase, GuestPhase::Running | GuestPhase::Stopping);
-            let address = runs.then(|| record.seat.ipv4().to_string());
-            let addresses = address.into_iter().collect();
+            let addresses = match own.get(&record.seat) {
+                Some(own) => own.clone(),
+                None if self.has_own_address(record.seat) => Vec::new(),
+                None => vec![record.seat.ipv4().into()],
+            };
+            if addresses.is_empty() && phase == GuestPhase::Running {
+                detail = "the guest runs; its own address is not there, and is asked for".into();
+            }
+            let addresses = addresses.iter().filter(|_| runs);
+            let addresses = addresses.map(IpAddr::to_string).collect();
             let ports = &record.ticket.guest.ports;
             let forwards = host.filter(|_| runs && self.forwarded.is_some());
             let forwards = forwards.map(|host| forwards::announced(record.seat, ports, host));

@@ -456,6 +456,7 @@ async fn a_guest_that_does_not_fit_is_rejected_with_the_figures() {
         vcpus: 1,
         memory_bytes: 1 << 30,
         disk_bytes: 1 << 40,
+        addresses: 0,
     });
     rig.desire(&[ticket(1, 1)]);
     rig.settle().await;

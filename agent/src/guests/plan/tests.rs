@@ -405,6 +405,7 @@ fn a_lease_larger_than_what_is_left_is_rejected_and_the_next_one_fits() {
             vcpus: 1,
             memory_bytes: 1 << 29,
             disk_bytes: 1 << 30,
+            addresses: 0,
         };
         ticket
     };

@@ -121,6 +121,51 @@ fn a_guests_vlan_stands_beside_the_hosts_network_and_shares_nothing_with_it() {
 }
 
 #[test]
+fn own_addresses_stand_on_what_guests_leave_by_whatever_that_is() {
+    let guests = "[guests]\naddresses = 2\n";
+    for (site, parent) in [
+        ("[network]\ninterface = \"eno1\"\n", "10-surplus-0"),
+        (
+            "[network]\ninterface = \"eno1\"\nvlan = 7\n",
+            "11-surplus-vlan-0",
+        ),
+        (
+            "[guests.network]\ninterface = \"eno1\"\nvlan = 40\n",
+            "07-surplus-guests",
+        ),
+    ] {
+        let files = planned(&format!("{guests}{site}"), &["eno1", "eno2"]);
+        let names: BTreeSet<_> = files.iter().map(|file| file.name.as_str()).collect();
+        assert!(names.contains(&*format!("{parent}.network")), "{names:?}");
+        let stands = content(
+            &files,
+            &format!("{parent}.network.d/50-surplus-addresses.conf"),
+        );
+        assert_eq!(stands, "[Network]\nMACVLAN=sf1\nMACVLAN=sf2\n");
+        let rules = content(&files, "10-surplus0.network.d/51-surplus-addresses.conf");
+        let with_near = rules.contains("To=10.121.0.0/16");
+        assert_eq!(with_near, !site.contains("guests"), "{rules}");
+        assert!(rules.contains("FirewallMark=633\nTable=1002\n"), "{rules}");
+    }
+}
+
+#[test]
+fn an_own_address_is_asked_for_as_by_a_machine_of_its_own() {
+    let files = planned(
+        "[network]\ninterface = \"eno1\"\n[guests]\naddresses = 1\n",
+        &["eno1"],
+    );
+    insta::assert_snapshot!(content(&files, "08-surplus-address-1.netdev"));
+    insta::assert_snapshot!(content(&files, "08-surplus-address-1.network"));
+    // Whose card is not there has no name to ask by.
+    let none = planned(
+        "[network]\ninterface = \"eno1\"\n[guests]\naddresses = 1\n",
+        &[],
+    );
+    assert!(none.iter().all(|file| !file.name.contains("address")));
+}
+
+#[test]
 fn fixed_addresses_of_the_guests_network_route_nothing_of_the_hosts() {
     let files = planned(
         "[guests.network]\ninterface = \"52:54:00:00:00:02\"\naddress = [\"198.51.100.7/24\", \"2001:db8::7/64\"]\n\

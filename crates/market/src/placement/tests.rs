@@ -88,13 +88,13 @@ proptest! {
         gib in 1_u64..16,
         sold in prop::collection::vec((0_u32..3, 0_u64..3), 3),
     ) {
-        let resources = Resources { vcpus, memory_bytes: gib << 30, disk_bytes: 1 << 30 };
+        let resources = Resources { vcpus, memory_bytes: gib << 30, disk_bytes: 1 << 30, addresses: 0 };
         let hosts: Vec<_> = (1..=3).map(host_record).collect();
         let candidates: Vec<_> = hosts
             .iter()
             .zip(sold)
             .map(|(host, (vcpus, gib))| {
-                let taken = Resources { vcpus, memory_bytes: gib << 30, disk_bytes: 0 };
+                let taken = Resources { vcpus, memory_bytes: gib << 30, disk_bytes: 0, addresses: 0 };
                 candidate(host, vec![taken])
             })
             .collect();

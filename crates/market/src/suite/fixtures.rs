@@ -112,11 +112,13 @@ pub fn capacity() -> Capacity {
             vcpus: 4,
             memory_bytes: 8 * gib,
             disk_bytes: 100 * gib,
+            addresses: 0,
         },
         guest_overhead: Resources {
             vcpus: 0,
             memory_bytes: 256 << 20,
             disk_bytes: 1 << 20,
+            addresses: 0,
         },
         ..Capacity::default()
     }
@@ -174,6 +176,7 @@ pub const SMALL: Resources = Resources {
     vcpus: 1,
     memory_bytes: 1 << 30,
     disk_bytes: 1 << 30,
+    addresses: 0,
 };
 
 /// Lease `n` of a small guest on a host, taken and not yet ticketed; an hour.
@@ -202,7 +205,7 @@ pub fn lease_record(n: u8, host: HostId) -> LeaseRecord {
         on_lost_link: OnLostLink::Keep,
         price: Money(16_000),
         currency: "EUR".to_owned(),
-        price_book: 1,
+        price_book: pricing::default_book().version,
         quote_expires_at: second(300),
         created_at: second(0),
         ends_at: second(3600),

@@ -43,6 +43,7 @@ policy = "none"
 [guests]
 share_cores = true
 mbits = 250
+addresses = 8
 [guests.network]
 vlan = 40
 [reserve]
@@ -76,6 +77,26 @@ fn a_guests_rate_is_a_number_that_a_network_can_have() {
         let error = rate(wrong).unwrap_err().to_string();
         assert!(error.contains("guests.mbits"), "{error}");
     }
+}
+
+#[test]
+fn own_addresses_are_counted_and_their_card_is_named() {
+    let addresses = |text: &str| Site::parse(&with(text)).map(|site| site.guests.addresses);
+    let card = "[network]\ninterface = \"eno1\"\n[guests]\naddresses = ";
+    assert_eq!(addresses(&format!("{card}100")).unwrap(), 100);
+    assert_eq!(addresses("[guests]\naddresses = 0").unwrap(), 0);
+    let way = "[guests]\naddresses = 8\n[guests.network]\ninterface = \"eno2\"";
+    assert_eq!(addresses(way).unwrap(), 8);
+    for wrong in ["101", "-1", "\"8\""] {
+        let error = addresses(&format!("{card}{wrong}"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("guests.addresses"), "{error}");
+    }
+    let error = addresses("[guests]\naddresses = 8")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("network.interface"), "{error}");
 }
 
 #[test]

@@ -49,6 +49,7 @@ impl World {
             vcpus: self.random.random_range(1..3),
             memory_bytes: self.random.random_range(1..12) * 256 * MIB,
             disk_bytes: self.random.random_range(1..10) * GIB,
+            addresses: 0,
         };
         let request = QuoteRequest {
             resources,

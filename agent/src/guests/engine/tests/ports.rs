@@ -1,6 +1,7 @@
-//! A guest's ports are handed on before it starts and until nothing is left of it.
+//! A guest's ports are handed on before it starts and until nothing is left of it; a
+//! guest that has an address of its own is reached there.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 
 use futures_util::future::BoxFuture;
@@ -20,6 +21,7 @@ struct State {
     /// What was set, in order.
     maps: Vec<PortMap>,
     refuses: bool,
+    own: BTreeMap<Seat, Vec<IpAddr>>,
 }
 
 impl Forwards for Filter {
@@ -37,11 +39,25 @@ impl Forwards for Filter {
     fn address(&self) -> Option<Ipv4Addr> {
         Some(Ipv4Addr::new(192, 0, 2, 15))
     }
+
+    fn own_addresses(&self) -> BTreeMap<Seat, Vec<IpAddr>> {
+        self.state.lock().unwrap().own.clone()
+    }
 }
 
 impl Filter {
     fn maps(&self) -> Vec<PortMap> {
         self.state.lock().unwrap().maps.clone()
+    }
+
+    /// These seats have an address, which ends in the seat's number.
+    fn give_addresses(&self, seats: &[u8]) {
+        let own = seats.iter().map(|number| {
+            let address = Ipv4Addr::new(203, 0, 113, *number);
+            let seat = Seat::try_from(u16::from(*number)).unwrap();
+            (seat, vec![address.into()])
+        });
+        self.state.lock().unwrap().own = own.collect();
     }
 
     fn refuse(&self, refuses: bool) {
@@ -122,4 +138,63 @@ async fn where_the_filter_refuses_that_is_said_and_tried_again_and_no_port_is_an
     assert_eq!(filter.maps(), [first_guests()]);
     assert!(rig.report().problems.is_empty());
     assert_eq!(rig.report().leases[0].forwards.len(), 2);
+}
+
+/// With an address of its own.
+fn addressed(lease: u128) -> Ticket {
+    let mut ticket = ticket(lease, 1);
+    ticket.guest.resources.addresses = 1;
+    ticket
+}
+
+/// A host whose first two seats may have one.
+fn rig_with_addresses() -> (Rig, Arc<Filter>) {
+    let (mut rig, filter) = rig();
+    rig.config.own_addresses = 2;
+    rig.restart();
+    (rig, filter)
+}
+
+fn told(rig: &Rig) -> Vec<(String, Vec<String>)> {
+    let leases = rig.report().leases.into_iter();
+    leases.map(|it| (it.detail, it.addresses)).collect()
+}
+
+#[tokio::test]
+async fn a_guest_with_an_own_address_takes_a_seat_that_has_one_and_others_leave_it_free() {
+    let (mut rig, filter) = rig_with_addresses();
+    filter.give_addresses(&[2]);
+    rig.desire(&[ticket(1, 1), addressed(2)]);
+    rig.settle().await;
+    let runs = "the guest runs".to_owned();
+    let behind = (runs.clone(), vec!["10.121.1.3".to_owned()]);
+    let own = |number: u8| (runs.clone(), vec![format!("203.0.113.{number}")]);
+    assert_eq!(told(&rig), [behind.clone(), own(2)]);
+    // The site's network may give another; and it may take one away.
+    filter.give_addresses(&[1]);
+    let lost = "the guest runs; its own address is not there, and is asked for";
+    assert_eq!(told(&rig), [behind.clone(), (lost.to_owned(), Vec::new())]);
+    // A new agent finds everybody where he was.
+    rig.restart();
+    rig.desire(&[ticket(1, 1), addressed(2), addressed(3)]);
+    rig.settle().await;
+    filter.give_addresses(&[1, 2]);
+    assert_eq!(told(&rig), [behind, own(2), own(1)]);
+}
+
+#[tokio::test]
+async fn a_guest_waits_for_an_own_address_as_long_as_its_ticket_does() {
+    let (mut rig, filter) = rig_with_addresses();
+    rig.desire(&[addressed(1)]);
+    rig.settle().await;
+    let report = rig.report();
+    assert!(report.leases.is_empty(), "{report:?}");
+    let said = report.problems.join("; ");
+    assert!(
+        said.contains("no address that a guest could have"),
+        "{said}"
+    );
+    filter.give_addresses(&[1]);
+    rig.pass(10).await;
+    assert_eq!(rig.report().leases[0].addresses, ["203.0.113.1"]);
 }
