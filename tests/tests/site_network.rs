@@ -12,7 +12,7 @@ use surplus_protocol::api::{Host, Lease};
 use surplus_tests::guest::answer;
 use surplus_tests::machine::Builder;
 use surplus_tests::marketplace::free_port;
-use surplus_tests::network::trunk::{GuestsVlan, Settings};
+use surplus_tests::network::trunk::{Forwarded, GuestsVlan, Settings};
 use surplus_tests::rental::Order;
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium, StageLine, Trunk};
 
@@ -123,28 +123,47 @@ fn a_vlan_is_waited_for_with_its_name_and_nothing_goes_untagged() -> Result<()> 
 /// The guests' VLAN, and the host's address there.
 const GUESTS_VLAN: u16 = 40;
 const GUESTS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 20);
-/// Of the host's ports, the one that the first guest's first is reached by.
-const FIRST_PORT: u16 = 16_384;
+/// The one that the DHCP server there gives to the first who asks after the host itself.
+const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 16);
+/// Of the host's ports, the one that the first port of the guest in the second seat is
+/// reached by: the first seat has an address of its own.
+const SECOND_SEATS_PORT: u16 = 16_384 + 16;
 
 #[test]
 fn guests_with_a_vlan_of_their_own_are_reached_there() -> Result<()> {
     surplus_tests::test("network-guests", |lab| {
         let marketplace = Marketplace::start(lab)?;
-        let here = free_port()?;
+        let (here, here_alone) = (free_port()?, free_port()?);
         let settings = Settings {
             guests: Some(GuestsVlan {
                 vlan: GUESTS_VLAN,
                 address: GUESTS_ADDRESS,
-                forward: (here, FIRST_PORT),
+                forwards: [
+                    Forwarded {
+                        here,
+                        address: GUESTS_ADDRESS,
+                        port: SECOND_SEATS_PORT,
+                    },
+                    Forwarded {
+                        here: here_alone,
+                        address: OWN_ADDRESS,
+                        port: 7,
+                    },
+                ],
             }),
             ..Settings::default()
         };
         let trunk = Trunk::start(lab, settings)?;
         let guests = format!(
             "[guests.network]\ninterface = \"enp0s2\"\nvlan = {GUESTS_VLAN}\n\
-             address = \"{GUESTS_ADDRESS}/24\"\ngateway = \"10.0.2.2\""
+             address = \"{GUESTS_ADDRESS}/24\"\ngateway = \"10.0.2.2\"\n\
+             [guests]\naddresses = 1"
         );
-        let machine = lab.machine("host").on_trunk(&trunk).memory_mib(1280);
+        let machine = lab
+            .machine("host")
+            .on_trunk(&trunk)
+            .memory_mib(2048)
+            .cpus(3);
         let machine = machine.medium(Medium::Cd, iso(&marketplace, &guests)?);
         let mut machine = machine.start()?;
         machine.wait_for_stage("offering", BOOT)?;
@@ -152,19 +171,36 @@ fn guests_with_a_vlan_of_their_own_are_reached_there() -> Result<()> {
         let buyer = marketplace.buyer("buyer")?;
         let image = lab.guest_image("qcow2")?;
         buyer.run(&["image", "add", &image.to_string_lossy(), "--name", "hello"])?;
-        let order = Order {
+        // The one has a port of the host's, the other an address of its own.
+        let web = Order {
             more: &["--port", "7"],
             ..Order::hello("web")
         };
-        order.start(&buyer)?;
+        let alone = Order {
+            more: &["--address"],
+            ..Order::hello("alone")
+        };
+        web.place(&buyer)?;
+        alone.start(&buyer)?;
         let greets = |text: &str| text.contains("guest: ready");
-        buyer.wait_for_console("web", "guest: ready", GUEST, greets)?;
+        for name in ["web", "alone"] {
+            buyer.wait_for_console(name, "guest: ready", GUEST, greets)?;
+        }
         let lease: Lease = buyer.ask(&["leases", "web"])?;
         let forwards = lease.forwards.iter().map(|it| (it.address, it.host_port));
         let forwards: Vec<_> = forwards.collect();
-        ensure!(forwards == [(GUESTS_ADDRESS, FIRST_PORT)], "{forwards:?}");
+        let expected = [(GUESTS_ADDRESS, SECOND_SEATS_PORT)];
+        ensure!(forwards == expected, "{forwards:?}");
+        let lease: Lease = buyer.ask(&["leases", "alone"])?;
+        let addresses = &lease.addresses;
+        ensure!(
+            addresses.contains(&OWN_ADDRESS.to_string()),
+            "{addresses:?}"
+        );
         let before = trunk.seen().guests;
         let said = answer(here, GUEST)?;
+        ensure!(said.contains("guest: hello over TCP"), "{said:?}");
+        let said = answer(here_alone, GUEST)?;
         ensure!(said.contains("guest: hello over TCP"), "{said:?}");
         let after = trunk.seen().guests;
         ensure!(after > before, "{before} frames in the VLAN became {after}");

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::builder::{Builder, DiskBus, Firmware, Medium, Nic, Plug};
-use crate::network::trunk::{Cable, Trunk};
+use crate::network::trunk::{Cable, Forwarded, Trunk};
 
 /// From where the firmware tries to boot: a medium before every NIC.
 const FIRST_NIC: usize = 10;
@@ -268,13 +268,17 @@ impl Builder<'_> {
 /// What lies behind a switch in user space: a hub joins its uplink to QEMU's
 /// user-mode network.
 fn add_uplink(qemu: &mut Command, trunk: &Trunk) {
-    let forward = trunk.guests().map(|guests| {
-        let (here, there) = guests.forward;
-        format!(",hostfwd=tcp:127.0.0.1:{here}-{}:{there}", guests.address)
-    });
+    let forwards = trunk.guests().into_iter().flat_map(|it| it.forwards);
+    let forwards = forwards.map(
+        |Forwarded {
+             here,
+             address,
+             port,
+         }| { format!(",hostfwd=tcp:127.0.0.1:{here}-{address}:{port}") },
+    );
     qemu.args([
         "-netdev",
-        &format!("user,id=user{}", forward.unwrap_or_default()),
+        &format!("user,id=user{}", forwards.collect::<String>()),
     ]);
     qemu.args(["-netdev", &datagrams("uplink", trunk.uplink())]);
     for end in ["user", "uplink"] {

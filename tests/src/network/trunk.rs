@@ -12,6 +12,7 @@
 pub mod frame;
 pub mod lacp;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixDatagram;
@@ -59,13 +60,22 @@ pub struct Settings {
     pub guests: Option<GuestsVlan>,
 }
 
-/// It leads to the same router, and one address is in it.
+/// It leads to the same router. In it are one address of the host's, and whoever speaks
+/// there with a hardware address that is seen nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestsVlan {
     pub vlan: u16,
     pub address: Ipv4Addr,
-    /// From this computer's loopback: (here, at that address).
-    pub forward: (u16, u16),
+    /// From this computer's loopback.
+    pub forwards: [Forwarded; 2],
+}
+
+/// A port of this computer's that leads to one of an address behind the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    pub here: u16,
+    pub address: Ipv4Addr,
+    pub port: u16,
 }
 
 impl Default for Settings {
@@ -136,6 +146,8 @@ impl Trunk {
                 settings,
                 seen: Seen::default(),
                 next: 0,
+                untagged: BTreeSet::new(),
+                guests: BTreeSet::new(),
             }),
             off: AtomicBool::new(false),
         });
@@ -317,6 +329,41 @@ struct State {
     seen: Seen,
     /// The link that a frame to the host was last sent over.
     next: usize,
+    /// Who speaks untagged, and in the guests' VLAN.
+    untagged: BTreeSet<[u8; 6]>,
+    guests: BTreeSet<[u8; 6]>,
+}
+
+impl State {
+    /// Remembers who has sent a frame.
+    fn learn(&mut self, frame: &[u8], guests: bool) {
+        let known = if guests {
+            &mut self.guests
+        } else {
+            &mut self.untagged
+        };
+        known.extend(frame::sender(frame));
+    }
+
+    /// The tags under which a frame goes to the host, or none.
+    fn tags(&self, frame: &[u8]) -> Vec<Option<u16>> {
+        let Settings { vlan, guests, .. } = self.settings;
+        let Some(guests) = guests else {
+            return vec![vlan];
+        };
+        let theirs = Some(guests.vlan);
+        let receiver = frame::receiver(frame);
+        let is_known = |known: &BTreeSet<_>| receiver.is_some_and(|mac| known.contains(&mac));
+        if frame::is_for_all(frame) {
+            vec![vlan, theirs]
+        } else if is_known(&self.guests) && !is_known(&self.untagged)
+            || frame::is_for(frame, guests.address)
+        {
+            vec![theirs]
+        } else {
+            vec![vlan]
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -368,6 +415,7 @@ impl Shared {
             self.state().seen.untagged += 1;
         }
         let guests = tag.is_some() && tag == settings.guests.map(|guests| guests.vlan);
+        self.state().learn(frame, guests);
         self.state().seen.guests += u64::from(guests);
         let known = guests || tag == settings.vlan;
         if !known || settings.lacp && !self.is_bundled(number) {
@@ -392,7 +440,7 @@ impl Shared {
     /// Frames to the host go over the links in turns. A real switch keeps each
     /// conversation to one link; this needs the fewest to use all of them.
     fn send_to_host(&self, frame: &[u8]) {
-        let (settings, number) = {
+        let (tags, number) = {
             let mut state = self.state();
             let count = self.links.len();
             let mut turns = (1..=count).map(|turn| (state.next + turn) % count);
@@ -404,17 +452,15 @@ impl Shared {
                 return;
             };
             state.next = number;
-            (state.settings, number)
+            (state.tags(frame), number)
         };
         let link = &self.links[number];
-        let guests = settings.guests;
-        let guests = guests.filter(|guests| frame::is_for(frame, guests.address));
-        let sent = match guests.map(|guests| guests.vlan).or(settings.vlan) {
-            Some(vlan) => link.plugged.send(&frame::tagged(frame, vlan)),
-            None => link.plugged.send(frame),
-        };
-        if sent {
-            link.port().carried.to_host += 1;
+        for tag in tags {
+            let sent = match tag {
+                Some(vlan) => link.plugged.send(&frame::tagged(frame, vlan)),
+                None => link.plugged.send(frame),
+            };
+            link.port().carried.to_host += u64::from(sent);
         }
     }
 

@@ -10,6 +10,20 @@ const IPV4: [u8; 2] = [0x08, 0x00];
 const UDP: u8 = 17;
 const DHCP_SERVER: [u8; 2] = [0, 67];
 
+/// Who gets a frame, and who sent it.
+pub(super) fn receiver(frame: &[u8]) -> Option<[u8; 6]> {
+    frame.get(..6)?.try_into().ok()
+}
+
+pub(super) fn sender(frame: &[u8]) -> Option<[u8; 6]> {
+    frame.get(6..ADDRESSES)?.try_into().ok()
+}
+
+/// Whether it is for everybody, or for a group.
+pub(super) fn is_for_all(frame: &[u8]) -> bool {
+    frame.first().is_some_and(|first| first & 1 == 1)
+}
+
 /// The VLAN that a frame is tagged with. Priority tags, of VLAN 0, are none.
 pub(super) fn tag(frame: &[u8]) -> Option<u16> {
     let tag = frame.get(ADDRESSES..ADDRESSES + 4)?;
@@ -80,6 +94,10 @@ mod tests {
         assert_eq!(untagged(&with_tag), plain);
         assert_eq!(tag(&tagged(&plain, 0)), None);
         assert_eq!(tag(&plain[..13]), None);
+        assert_eq!(receiver(&plain), Some([0, 1, 2, 3, 4, 5]));
+        assert_eq!(sender(&plain), Some([6, 7, 8, 9, 10, 11]));
+        assert_eq!(sender(&plain[..11]), None);
+        assert!(is_for_all(&plain[1..]) && !is_for_all(&plain) && !is_for_all(&[]));
     }
 
     #[test]
