@@ -598,9 +598,9 @@ fn ours(root: &SysRoot) -> Vec<String> {
         all.extend(inside.iter().map(|name| format!("{directory}/{name}")));
     }
     all.retain(|path| {
-        Path::new(path)
-            .file_name()
-            .is_some_and(|name| is_ours(&name.to_string_lossy()))
+        let name = Path::new(path).file_name().unwrap_or_default();
+        // A directory may hold drop-ins of others, too.
+        !path.ends_with(".d") && is_ours(&name.to_string_lossy())
     });
     all
 }

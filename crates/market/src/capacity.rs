@@ -89,15 +89,15 @@ impl std::fmt::Display for Shortfall {
             wanted,
             free,
         } = self;
-        if matches!(*resource, "vCPUs" | "addresses") {
-            write!(f, "{wanted} {resource} wanted, {free} free")
-        } else {
-            write!(
+        match *resource {
+            "vCPUs" => write!(f, "{wanted} vCPUs wanted, {free} free"),
+            "addresses" => write!(f, "{wanted} own address wanted, {free} free"),
+            _ => write!(
                 f,
                 "{} of {resource} wanted, {} free",
                 amount(*wanted),
                 amount(*free)
-            )
+            ),
         }
     }
 }

@@ -368,7 +368,10 @@ async fn an_own_address_is_rented_priced_and_gone_and_needs_no_ports() {
     let gone = problem(quote(admin, with(1)).await);
     assert_eq!(gone.name(), "no-capacity");
     let reasons = gone.reasons.join("; ");
-    assert!(reasons.contains("1 addresses wanted, 0 free"), "{reasons}");
+    assert!(
+        reasons.contains("1 own address wanted, 0 free"),
+        "{reasons}"
+    );
     assert!(
         gone.next.contains("behind the host's address"),
         "{}",

@@ -1,13 +1,17 @@
 //! One agent process: the real engine, fences and sync session of
 //! `surplus-agent`, turned by events instead of by its tasks.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use camino::Utf8Path;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use surplus_agent::guests::clock::Clock as _;
 use surplus_agent::guests::engine::Engine;
+use surplus_agent::guests::forwards::{ForwardError, Forwards, PortMap};
 use surplus_agent::guests::store::Store;
 use surplus_agent::guests::{Desired, GuestsConfig, GuestsReport};
 use surplus_agent::sync::fence::Fences;
@@ -17,6 +21,7 @@ use surplus_protocol::ids::HostId;
 use surplus_protocol::inventory::{Capacity, Inventory};
 use surplus_protocol::lease::{EndReason, EndReceipt, SignedReceipt, SignedTicket, Ticket};
 use surplus_safeguard::{Safeguard, stands};
+use surplus_seat::{Seat, floating};
 use tokio::runtime::Runtime;
 use tokio::task::yield_now;
 
@@ -30,6 +35,28 @@ pub type ProcessId = u64;
 /// How often guests are looked at, and how often a usage record is made.
 pub const SAMPLE: Duration = Duration::from_secs(60);
 pub const RECORD: Duration = Duration::from_secs(300);
+
+/// So many guests of a host may have an address of their own.
+pub const OWN_ADDRESSES: u16 = 1;
+
+/// A network where each of those seats has its address all the time.
+#[derive(Debug)]
+struct FirstSeats;
+
+impl Forwards for FirstSeats {
+    fn set<'a>(&'a self, _map: &'a PortMap) -> BoxFuture<'a, Result<(), ForwardError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn address(&self) -> Option<Ipv4Addr> {
+        None
+    }
+
+    fn own_addresses(&self) -> BTreeMap<Seat, Vec<IpAddr>> {
+        let own = |seat: Seat| (seat, vec![seat.ipv4().into()]);
+        floating::seats(OWN_ADDRESSES).map(own).collect()
+    }
+}
 
 /// A request on its way, with what it says.
 #[derive(Debug)]
@@ -72,6 +99,8 @@ impl Agent {
         let config = GuestsConfig {
             sample_interval: SAMPLE,
             record_interval: RECORD,
+            forwards: Arc::new(FirstSeats),
+            own_addresses: OWN_ADDRESSES,
             ..GuestsConfig::new(host, boot.id, Utf8Path::new("/nowhere"))
         };
         boot.disk.revive();

@@ -9,7 +9,7 @@ use surplus_market::suite::inventory;
 use surplus_protocol::ids::{BootId, HostId};
 use surplus_protocol::inventory::{Capacity, Inventory, Resources};
 
-use crate::agent::{Agent, ProcessId};
+use crate::agent::{Agent, OWN_ADDRESSES, ProcessId};
 use crate::clock::{HostClock, Millis};
 use crate::deadlines::SimDeadlines;
 use crate::hypervisor::SimHypervisor;
@@ -97,7 +97,7 @@ pub fn offer(number: u8) -> (Inventory, Capacity) {
             vcpus: 4,
             memory_bytes: 6 * gib,
             disk_bytes: 20 * gib,
-            addresses: 0,
+            addresses: OWN_ADDRESSES.into(),
         },
         guest_overhead: GUEST_OVERHEAD,
         ..Capacity::default()

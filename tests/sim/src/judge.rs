@@ -182,7 +182,7 @@ impl Judge {
             sum.saturating_add(footprint(run.ticket.guest.resources))
         });
         let all = offer(host.number).1.sellable;
-        if all.checked_sub(taken).is_none() {
+        if all.checked_sub(taken).is_none() || taken.addresses > all.addresses {
             self.breaks(|| format!("host {} runs {taken:?} of {all:?}", host.id));
         }
     }

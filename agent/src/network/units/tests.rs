@@ -310,8 +310,11 @@ fn another_site_files_network_leaves_nothing_of_the_first() {
     let tree = Tree::new();
     tree.file("/run/systemd/network/20-surplus.network", "another's");
     write(&tree.root(), &planned("[network]\nvlan = 7\n", &["eno1"])).unwrap();
-    let guests = "[network]\ninterface = \"eno1\"\n[guests.network]\nvlan = 40\naddress = \"198.51.100.7/24\"\n";
-    write(&tree.root(), &planned(guests, &["eno1"])).unwrap();
+    let guests = "[network]\ninterface = \"eno1\"\n[guests.network]\nvlan = 40\naddress = \"198.51.100.7/24\"\n\
+                  [guests]\naddresses = 1\n";
+    let guests = planned(guests, &["eno1"]);
+    write(&tree.root(), &guests).unwrap();
+    assert!(!write(&tree.root(), &guests).unwrap());
     assert!(
         by_dhcp(&tree.root()),
         "it is the guests' address that is fixed"

@@ -49,7 +49,7 @@ impl World {
             vcpus: self.random.random_range(1..3),
             memory_bytes: self.random.random_range(1..12) * 256 * MIB,
             disk_bytes: self.random.random_range(1..10) * GIB,
-            addresses: 0,
+            addresses: u32::from(self.chance(200)),
         };
         let request = QuoteRequest {
             resources,
