@@ -92,6 +92,7 @@ pub(super) async fn serve(
 
     let mut config = guests_config(world, host, boot, ready.volume.as_ref());
     config.emulation = ready.kvm == KvmProbe::Emulated;
+    config.disk_rate = site.guests.disk_rate;
     // An image is never larger than the disk that it unfolds to.
     config.image_cache_bytes = Some(surveyor.disk_bytes());
     let time = MarketplaceTime::open(world.settings.run_directory.join("marketplace-time"));

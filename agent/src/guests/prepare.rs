@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use surplus_protocol::Digest;
 use surplus_protocol::inventory::NumaNode;
 use surplus_protocol::lease::Firmware;
+use surplus_site::DiskRate;
 
 use super::base;
 use super::config::GuestsConfig;
@@ -43,6 +44,7 @@ pub struct LocalWorkshop {
     ovmf_vars: Utf8PathBuf,
     group: Option<u32>,
     numa_nodes: Vec<NumaNode>,
+    disk_rate: DiskRate,
     qemu_log_dir: Utf8PathBuf,
 }
 
@@ -111,6 +113,7 @@ impl LocalWorkshop {
             ovmf_vars: config.ovmf_vars.clone(),
             group: config.group,
             numa_nodes: config.numa_nodes.clone(),
+            disk_rate: config.disk_rate,
             qemu_log_dir: config.qemu_log_dir.clone(),
         })
     }
@@ -150,7 +153,7 @@ impl LocalWorkshop {
             ticket,
             seat,
             disk,
-            in_memory: !self.directories.have_keys(),
+            disk_rate: self.directories.have_keys().then_some(self.disk_rate),
             seed,
             console: self.directories.console_log(placement),
             variables,

@@ -36,11 +36,19 @@ impl Site {
             }
         });
         page.section("guests", |page| {
-            page.plain_if("share_cores", self.guests.share_cores.then_some(true));
-            page.plain_if(
-                "mbits",
-                Some(self.guests.mbits).filter(|mbits| *mbits != Guests::default().mbits),
-            );
+            let (guests, usual) = (&self.guests, Guests::default());
+            page.plain_if("share_cores", guests.share_cores.then_some(true));
+            for (key, rate, usual) in [
+                ("mbits", guests.mbits, usual.mbits),
+                ("disk_ops", guests.disk_rate.ops, usual.disk_rate.ops),
+                (
+                    "disk_mbytes",
+                    guests.disk_rate.mbytes,
+                    usual.disk_rate.mbytes,
+                ),
+            ] {
+                page.plain_if(key, (rate != usual).then_some(rate));
+            }
         });
         if let Some(network) = &self.guests.network {
             page.network("guests.network", network);

@@ -76,7 +76,7 @@ fn xml(ticket: &Ticket, seat: Seat) -> Result<String, PrepareError> {
             format: DiskFormat::Qcow2,
             backing: None,
         },
-        in_memory: true,
+        disk_rate: None,
         seed: "/seed".into(),
         console: "/console".into(),
         variables: "/vars".into(),
