@@ -25,6 +25,10 @@ const GIB: u64 = 1 << 30;
 /// What is written beside the guests' directories, by the shell.
 const OPENLY: &str = "nobody-hides-this-word";
 const BLOCK: usize = 4096;
+/// What the guest reads of its disk, by pieces of 4 MiB: at first in a burst, at its
+/// end at a million bytes a second, as the site file has it.
+const PIECES: usize = 10;
+const PIECE_SECONDS: f64 = 4.194_304;
 /// What the guest writes to its disk, a MiB of it.
 const WORD: &str = "a-tenant-wrote-this-word-to-its-disk";
 
@@ -195,7 +199,7 @@ fn blank_disks_alone_are_used_and_a_guest_leaves_nothing_on_them_that_can_be_rea
             Ok(site)
         };
 
-        let site = with("policy = \"blank\"")?;
+        let site = with("policy = \"blank\"")? + "\n[guests]\ndisk_mbytes = 1\n";
         let iso = marketplace.customised_iso("blank", &site)?;
         let mut machine = shelf.boot(&iso)?;
         expect(
@@ -282,7 +286,8 @@ fn a_guest_comes_and_goes(
     buyer: &Client<'_>,
 ) -> Result<()> {
     let user_data = shelf.lab.scratch().join("user-data");
-    File::create(&user_data)?.write_all(format!("# surplus-test: write={WORD} \n").as_bytes())?;
+    let wanted = format!("# surplus-test: write={WORD} \n# surplus-test: read={PIECES}\n");
+    File::create(&user_data)?.write_all(wanted.as_bytes())?;
     offered(buyer)?;
     let order = Order {
         disk: "3GB",
@@ -311,6 +316,7 @@ fn a_guest_comes_and_goes(
         "what was written without a key cannot be read, either"
     );
     nothing_can_be_read(shelf)?;
+    it_reads_at_its_rate(buyer)?;
 
     let ended: Lease = buyer.ask(&["end", "writer", "--wait", "--timeout", "2m"])?;
     let (Some(DiskEnd::KeyDestroyed { at }), Some(ended_at)) = (ended.disk, ended.ended_at) else {
@@ -323,6 +329,38 @@ fn a_guest_comes_and_goes(
     ensure!(left.is_empty(), "left over: {left}");
     machine.shell()?.run("sync", SOON)?;
     nothing_can_be_read(shelf)
+}
+
+/// A guest that was quiet may be four times as fast for a while, which shows that its
+/// disk could be, too.
+fn it_reads_at_its_rate(buyer: &Client<'_>) -> Result<()> {
+    let last = format!("guest: read piece={} ", PIECES - 1);
+    let text = buyer.wait_for_console("writer", "all pieces read", GUEST, |text| {
+        text.contains(&last)
+    })?;
+    let moments = text.lines().filter_map(|line| {
+        let (_, uptime) = line
+            .split_once("guest: read piece=")?
+            .1
+            .split_once("uptime=")?;
+        uptime.trim().parse::<f64>().ok()
+    });
+    let moments: Vec<_> = moments.collect();
+    let taken: Vec<_> = moments.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    println!("seconds for 4 MiB each: {taken:.2?}");
+    let (Some(last), fastest) = (taken.last(), taken.iter().copied().fold(f64::MAX, f64::min))
+    else {
+        bail!("nothing was read: {text}");
+    };
+    ensure!(
+        fastest < PIECE_SECONDS * 0.75,
+        "this disk is never faster than the rate, so that it shows nothing: {taken:?}"
+    );
+    ensure!(
+        *last > PIECE_SECONDS * 0.9,
+        "the guest reads faster than at its rate: {taken:?}"
+    );
+    Ok(())
 }
 
 /// From outside the host: the stamp can be read, the tenant's word cannot.

@@ -12,16 +12,16 @@ const BURST_SECONDS: u64 = 10;
 /// Reads and writes of all of a guest's disks together, and their bytes: in a second,
 /// and in each second of a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskLimit {
-    pub ops: u64,
-    pub bytes: u64,
-    pub burst_ops: u64,
-    pub burst_bytes: u64,
-    pub burst_seconds: u64,
+pub(super) struct DiskLimit {
+    pub(super) ops: u64,
+    pub(super) bytes: u64,
+    pub(super) burst_ops: u64,
+    pub(super) burst_bytes: u64,
+    pub(super) burst_seconds: u64,
 }
 
 impl DiskLimit {
-    pub fn new(rate: DiskRate, vcpus: u32) -> Self {
+    pub(super) fn new(rate: DiskRate, vcpus: u32) -> Self {
         let vcpus = u64::from(vcpus);
         let ops = vcpus * u64::from(rate.ops);
         let bytes = vcpus * u64::from(rate.mbytes) * 1_000_000;
