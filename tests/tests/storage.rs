@@ -14,7 +14,8 @@ use nix::unistd::{Whence, lseek};
 use sha2::{Digest as _, Sha256};
 use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::DiskEnd;
-use surplus_tests::machine::{Disk, DiskBus};
+use surplus_tests::machine::{Builder, Disk, DiskBus};
+use surplus_tests::netboot::kernel;
 use surplus_tests::rental::{Order, offered};
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium};
 
@@ -29,6 +30,10 @@ const BLOCK: usize = 4096;
 /// end at a million bytes a second, as the site file has it.
 const PIECES: usize = 10;
 const PIECE_SECONDS: f64 = 4.194_304;
+/// Pages of 2 MiB that the host has for its guests, and what one of 192 MiB takes.
+const HUGE_PAGES: u32 = 176;
+const GUESTS_PAGES: u32 = 96;
+const QEMU_BYTES: u32 = 128 << 20;
 /// What the guest writes to its disk, a MiB of it.
 const WORD: &str = "a-tenant-wrote-this-word-to-its-disk";
 
@@ -114,6 +119,15 @@ impl<'a> Shelf<'a> {
     }
 
     fn boot(&self, iso: &Path) -> Result<Machine> {
+        self.enrolled(self.machine(iso))
+    }
+
+    /// With more words on the kernel's command line.
+    fn boot_with(&self, words: &str, iso: &Path) -> Result<Machine> {
+        self.enrolled(self.machine(iso).kernel(kernel(self.lab, words)?))
+    }
+
+    fn machine(&self, iso: &Path) -> Builder<'a> {
         let mut machine = self
             .lab
             .machine("host")
@@ -124,6 +138,10 @@ impl<'a> Shelf<'a> {
         for disk in &self.disks {
             machine = machine.disk(disk.clone());
         }
+        machine
+    }
+
+    fn enrolled(&self, machine: Builder<'a>) -> Result<Machine> {
         let mut machine = machine.start()?;
         machine.wait_for_stage("offering", BOOT)?;
         machine.shell()?.wait_ready(SOON)?;
@@ -201,7 +219,8 @@ fn blank_disks_alone_are_used_and_a_guest_leaves_nothing_on_them_that_can_be_rea
 
         let site = with("policy = \"blank\"")? + "\n[guests]\ndisk_mbytes = 1\n";
         let iso = marketplace.customised_iso("blank", &site)?;
-        let mut machine = shelf.boot(&iso)?;
+        let words = format!("hugepages={HUGE_PAGES}");
+        let mut machine = shelf.boot_with(&words, &iso)?;
         expect(
             &reasons(&operator)?,
             &[
@@ -295,6 +314,7 @@ fn a_guest_comes_and_goes(
         ..Order::hello("writer")
     };
     order.start(buyer)?;
+    its_memory_is_huge_pages(machine)?;
     let wrote = format!("guest: wrote {WORD}");
     buyer.wait_for_console("writer", "the word written", GUEST, |text| {
         text.contains(&wrote)
@@ -329,6 +349,25 @@ fn a_guest_comes_and_goes(
     ensure!(left.is_empty(), "left over: {left}");
     machine.shell()?.run("sync", SOON)?;
     nothing_can_be_read(shelf)
+}
+
+/// All of what the guest was sold, and no more; its control group is left with what QEMU
+/// costs.
+fn its_memory_is_huge_pages(machine: &mut Machine) -> Result<()> {
+    let count = "sed -n 's/^HugePages_\\(Total\\|Free\\): *//p' /proc/meminfo | tr '\\n' ' '";
+    let found = machine.shell()?.run(count, SOON)?;
+    let expected = format!("{HUGE_PAGES} {}", HUGE_PAGES - GUESTS_PAGES);
+    ensure!(
+        found.trim() == expected,
+        "huge pages: {found}, not {expected}"
+    );
+    let limit = "cat /sys/fs/cgroup/machine.slice/machine-*/libvirt/memory.max";
+    let limit = machine.shell()?.run(limit, SOON)?;
+    ensure!(
+        limit.trim() == QEMU_BYTES.to_string(),
+        "QEMU may take {limit} bytes"
+    );
+    Ok(())
 }
 
 /// A guest that was quiet may be four times as fast for a while, which shows that its

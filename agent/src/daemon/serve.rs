@@ -176,7 +176,8 @@ fn guests_config(
         deadlines_dir: runtime_directory(world).join("deadlines"),
         pulse: world.pulse.clone(),
         group: guests_group(),
-        numa_nodes: inventory::numa_nodes(&world.settings.root),
+        numa_nodes: inventory::guests_nodes(&world.settings.root),
+        huge_pages: inventory::huge_pages(&world.settings.root).for_guests > 0,
         forwards: Arc::new(PacketFilter::default()),
         qemu_img: QemuImg::confined_by(Arc::new(TransientServices::new(Arc::clone(&world.bus)))),
         ..GuestsConfig::new(host, boot, &world.settings.state_directory)

@@ -46,6 +46,8 @@ pub struct GuestsConfig {
     /// The group that QEMU runs as, under each guest's own user; libvirt's
     /// default for both where `None`.
     pub group: Option<u32>,
+    /// Guests' memory is the pages of 2 MiB that the owner reserved.
+    pub huge_pages: bool,
     /// The host's nodes: a guest lives on one of them where it can.
     pub numa_nodes: Vec<NumaNode>,
     /// What each vCPU may do with the owner's disks.
@@ -78,6 +80,7 @@ impl GuestsConfig {
             image_cache_bytes: None,
             forwards: Arc::new(Nowhere),
             group: None,
+            huge_pages: false,
             numa_nodes: Vec::new(),
             disk_rate: DiskRate::default(),
             qemu_img: QemuImg::default(),

@@ -56,6 +56,8 @@ pub struct DomainSpec<'a> {
     /// The group of QEMU, which runs as the seat's user; libvirt's default for
     /// both where `None`.
     pub group: Option<u32>,
+    /// Its memory is huge pages of 2 MiB.
+    pub huge_pages: bool,
     /// The NUMA node that it lives on, if on one.
     pub node: Option<&'a NumaNode>,
 }
@@ -121,6 +123,9 @@ impl DomainSpec<'_> {
         xml.create_element("memory")
             .with_attribute(("unit", "b"))
             .write_text_content(BytesText::new(&resources.memory_bytes.to_string()))?;
+        if self.huge_pages {
+            huge_pages(xml)?;
+        }
         let processors = self.node.map(|node| list(&node.cpus));
         xml.create_element("vcpu")
             .with_attribute(("placement", "static"))
@@ -143,8 +148,9 @@ impl DomainSpec<'_> {
     }
 
     /// What its control group may take, QEMU's own work included: of memory what
-    /// was sold and what that costs, and its disk where that lies in memory; of CPU
-    /// time one processor beyond those that were sold, for its disk and network.
+    /// was sold (huge pages do not count there) and what that costs, and its disk
+    /// where that lies in memory; of CPU time one processor beyond those that were
+    /// sold, for its disk and network.
     fn limits(&self, xml: &mut Xml) -> io::Result<()> {
         let sold = self.guest().resources;
         let whole = footprint(sold);
@@ -153,7 +159,12 @@ impl DomainSpec<'_> {
         } else {
             0
         };
-        let limit = whole.memory_bytes.saturating_add(files).to_string();
+        let counted = if self.huge_pages {
+            whole.memory_bytes.saturating_sub(sold.memory_bytes)
+        } else {
+            whole.memory_bytes
+        };
+        let limit = counted.saturating_add(files).to_string();
         xml.create_element("memtune").write_inner_content(|xml| {
             xml.create_element("hard_limit")
                 .with_attribute(("unit", "b"))
@@ -289,6 +300,16 @@ impl DomainSpec<'_> {
 fn list(cpus: &[u32]) -> String {
     let cpus: Vec<_> = cpus.iter().map(u32::to_string).collect();
     cpus.join(",")
+}
+
+fn huge_pages(xml: &mut Xml) -> io::Result<()> {
+    xml.create_element("memoryBacking")
+        .write_inner_content(|xml| {
+            xml.create_element("hugepages")
+                .write_inner_content(|xml| empty(xml, "page", &[("size", "2"), ("unit", "MiB")]))?;
+            Ok(())
+        })?;
+    Ok(())
 }
 
 fn disk(
@@ -451,12 +472,13 @@ mod tests {
             bridge: "surplus0",
             emulation: false,
             group: None,
+            huge_pages: false,
             node: None,
         }
     }
 
     #[test]
-    fn a_guest_on_one_of_several_nodes() {
+    fn a_guest_on_one_of_several_nodes_in_huge_pages() {
         let ticket = test_ticket(1, 1);
         let node = NumaNode {
             id: 1,
@@ -464,6 +486,7 @@ mod tests {
             cpus: vec![8, 9, 10, 24],
         };
         let spec = DomainSpec {
+            huge_pages: true,
             node: Some(&node),
             ..spec(&ticket)
         };
@@ -472,6 +495,9 @@ mod tests {
         for line in [
             "<vcpu placement=\"static\" cpuset=\"8,9,10,24\">2</vcpu>",
             "<memory mode=\"preferred\" nodeset=\"1\"/>",
+            "<page size=\"2\" unit=\"MiB\"/>",
+            // What QEMU costs, and the disk.
+            "<hard_limit unit=\"b\">2298478592</hard_limit>",
         ] {
             assert!(lines.contains(&line), "no {line} in {xml}");
         }

@@ -43,6 +43,7 @@ pub struct LocalWorkshop {
     /// OVMF's empty variable store.
     ovmf_vars: Utf8PathBuf,
     group: Option<u32>,
+    huge_pages: bool,
     numa_nodes: Vec<NumaNode>,
     disk_rate: DiskRate,
     qemu_log_dir: Utf8PathBuf,
@@ -112,6 +113,7 @@ impl LocalWorkshop {
             emulation: config.emulation,
             ovmf_vars: config.ovmf_vars.clone(),
             group: config.group,
+            huge_pages: config.huge_pages,
             numa_nodes: config.numa_nodes.clone(),
             disk_rate: config.disk_rate,
             qemu_log_dir: config.qemu_log_dir.clone(),
@@ -160,6 +162,7 @@ impl LocalWorkshop {
             bridge: &self.bridge,
             emulation: self.emulation,
             group: self.group,
+            huge_pages: self.huge_pages,
             node: self.numa_nodes.iter().find(|it| record.node == Some(it.id)),
         };
         spec.to_xml().map_err(|source| PrepareError::Make {

@@ -83,6 +83,7 @@ fn xml(ticket: &Ticket, seat: Seat) -> Result<String, PrepareError> {
         bridge: "surplus0",
         emulation: false,
         group: None,
+        huge_pages: false,
         node: None,
     };
     spec.to_xml().map_err(|source| PrepareError::Make {
