@@ -11,6 +11,10 @@
 //! volume   =                                kept back + 2 × sellable disk
 //! ```
 //!
+//! Where the owner reserved huge pages, guests' memory comes from them alone: they are
+//! what is sellable, and both sums are those of the rest, with what guests cost beyond
+//! their memory in its place.
+//!
 //! Disk counts twice because beside a guest's disk the image that it was made
 //! from stays in the cache, and an image is never larger than the disk that it
 //! unfolds to. Each guest's own overhead (QEMU) is paid out of what is
@@ -23,6 +27,8 @@
 //! `withheld` says why; the generation grows with each change and only then.
 
 use surplus_protocol::inventory::{Capacity, KvmProbe, Resources};
+
+use crate::inventory::HugePages;
 
 const MIB: u64 = 1 << 20;
 
@@ -47,6 +53,7 @@ const SMALLEST_MEMORY: u64 = 64 * MIB;
 pub struct Facts {
     pub threads: u32,
     pub memory_bytes: u64,
+    pub huge_pages: HugePages,
     /// The volume on the owner's disks, where he gives some.
     pub volume_bytes: Option<u64>,
     pub kvm: KvmProbe,
@@ -95,13 +102,25 @@ pub fn plan(facts: &Facts) -> Capacity {
         disk_bytes: 0,
         addresses: 0,
     };
-    let spare = facts.memory_bytes.saturating_sub(reserve.memory_bytes);
-    let (memory_bytes, disk_bytes) = match facts.volume_bytes {
-        None => (spare / 2, spare / 4),
-        Some(volume) => (spare, (volume - volume / RESERVED_VOLUME_PART) / 2),
+    let vcpus = facts.threads.saturating_sub(reserve.vcpus);
+    let usual = facts.memory_bytes.saturating_sub(facts.huge_pages.reserved);
+    let spare = usual.saturating_sub(reserve.memory_bytes);
+    // Of the usual pages, for guests' memory or what QEMU needs beside it.
+    let for_memory = match facts.volume_bytes {
+        None => spare / 2,
+        Some(_) => spare,
+    };
+    let (memory_bytes, taken) = if facts.huge_pages.for_guests == 0 {
+        (for_memory, for_memory)
+    } else {
+        in_huge_pages(facts, vcpus, for_memory)
+    };
+    let disk_bytes = match facts.volume_bytes {
+        None => (spare - taken) / 2,
+        Some(volume) => (volume - volume / RESERVED_VOLUME_PART) / 2,
     };
     let sellable = Resources {
-        vcpus: facts.threads.saturating_sub(reserve.vcpus),
+        vcpus,
         memory_bytes: whole_mib(memory_bytes),
         disk_bytes: whole_mib(disk_bytes),
         addresses: facts.own_addresses,
@@ -118,6 +137,19 @@ pub fn plan(facts: &Facts) -> Capacity {
         reserve,
         guest_mbits: facts.guest_mbits,
         withheld,
+    }
+}
+
+/// What is sellable of the huge pages, and what guests may then take of the usual ones,
+/// of which there are `spare`. Each guest has a vCPU and pays its cost out of what is
+/// sellable: neither more costs than vCPUs fall due, nor more than is sellable.
+fn in_huge_pages(facts: &Facts, vcpus: u32, spare: u64) -> (u64, u64) {
+    let pool = facts.huge_pages.for_guests;
+    let costs = u64::from(vcpus).saturating_mul(facts.guest_overhead.memory_bytes);
+    if costs <= spare {
+        (pool, costs)
+    } else {
+        (pool.min(spare), spare)
     }
 }
 
@@ -199,6 +231,12 @@ fn withheld(facts: &Facts, sellable: Resources, reserve: Resources) -> Option<St
         return Some(format!(
             "the disks that are used hold {} MiB, too little for a guest; give more by `storage` in the site file",
             volume / MIB
+        ));
+    }
+    if facts.huge_pages.for_guests > 0 && sellable.memory_bytes < needed {
+        return Some(format!(
+            "guests would live in {} MiB of huge pages, and what can be sold of them is too little for a guest; reserve more by hugepages= on the kernel's command line, or none, and leave memory beside them",
+            facts.huge_pages.for_guests / MIB
         ));
     }
     if sellable.memory_bytes < needed || disk_is_short {

@@ -25,6 +25,7 @@ mod consoles;
 pub mod deadlines;
 pub mod directories;
 pub mod disk;
+mod disk_limit;
 pub mod domain_xml;
 pub mod engine;
 pub mod forwards;

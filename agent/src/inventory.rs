@@ -11,7 +11,8 @@ mod memory;
 mod nics;
 
 pub use identity::identity;
-pub(crate) use memory::numa_nodes;
+pub use memory::HugePages;
+pub(crate) use memory::{guests_nodes, huge_pages};
 pub use nics::{Addresses, Card};
 pub(crate) use nics::{has_link, is_card, is_up};
 

@@ -173,6 +173,7 @@ impl Surveyor {
         Facts {
             threads: inventory.cpu.threads,
             memory_bytes: inventory.memory_bytes,
+            huge_pages: inventory::huge_pages(&self.root),
             volume_bytes: self.volume_bytes,
             kvm,
             guest_overhead: GUEST_OVERHEAD,

@@ -14,7 +14,8 @@ use nix::unistd::{Whence, lseek};
 use sha2::{Digest as _, Sha256};
 use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::DiskEnd;
-use surplus_tests::machine::{Disk, DiskBus};
+use surplus_tests::machine::{Builder, Disk, DiskBus};
+use surplus_tests::netboot::kernel;
 use surplus_tests::rental::{Order, offered};
 use surplus_tests::{Client, Lab, Machine, Marketplace, Medium};
 
@@ -25,6 +26,14 @@ const GIB: u64 = 1 << 30;
 /// What is written beside the guests' directories, by the shell.
 const OPENLY: &str = "nobody-hides-this-word";
 const BLOCK: usize = 4096;
+/// What the guest reads of its disk, by pieces of 4 MiB: at first in a burst, at its
+/// end at a million bytes a second, as the site file has it.
+const PIECES: usize = 10;
+const PIECE_SECONDS: f64 = 4.194_304;
+/// Pages of 2 MiB that the host has for its guests, and what one of 192 MiB takes.
+const HUGE_PAGES: u32 = 176;
+const GUESTS_PAGES: u32 = 96;
+const QEMU_BYTES: u32 = 128 << 20;
 /// What the guest writes to its disk, a MiB of it.
 const WORD: &str = "a-tenant-wrote-this-word-to-its-disk";
 
@@ -110,6 +119,15 @@ impl<'a> Shelf<'a> {
     }
 
     fn boot(&self, iso: &Path) -> Result<Machine> {
+        self.enrolled(self.machine(iso))
+    }
+
+    /// With more words on the kernel's command line.
+    fn boot_with(&self, words: &str, iso: &Path) -> Result<Machine> {
+        self.enrolled(self.machine(iso).kernel(kernel(self.lab, words)?))
+    }
+
+    fn machine(&self, iso: &Path) -> Builder<'a> {
         let mut machine = self
             .lab
             .machine("host")
@@ -120,6 +138,10 @@ impl<'a> Shelf<'a> {
         for disk in &self.disks {
             machine = machine.disk(disk.clone());
         }
+        machine
+    }
+
+    fn enrolled(&self, machine: Builder<'a>) -> Result<Machine> {
         let mut machine = machine.start()?;
         machine.wait_for_stage("offering", BOOT)?;
         machine.shell()?.wait_ready(SOON)?;
@@ -195,9 +217,10 @@ fn blank_disks_alone_are_used_and_a_guest_leaves_nothing_on_them_that_can_be_rea
             Ok(site)
         };
 
-        let site = with("policy = \"blank\"")?;
+        let site = with("policy = \"blank\"")? + "\n[guests]\ndisk_mbytes = 1\n";
         let iso = marketplace.customised_iso("blank", &site)?;
-        let mut machine = shelf.boot(&iso)?;
+        let words = format!("hugepages={HUGE_PAGES}");
+        let mut machine = shelf.boot_with(&words, &iso)?;
         expect(
             &reasons(&operator)?,
             &[
@@ -282,7 +305,8 @@ fn a_guest_comes_and_goes(
     buyer: &Client<'_>,
 ) -> Result<()> {
     let user_data = shelf.lab.scratch().join("user-data");
-    File::create(&user_data)?.write_all(format!("# surplus-test: write={WORD} \n").as_bytes())?;
+    let wanted = format!("# surplus-test: write={WORD} \n# surplus-test: read={PIECES}\n");
+    File::create(&user_data)?.write_all(wanted.as_bytes())?;
     offered(buyer)?;
     let order = Order {
         disk: "3GB",
@@ -290,6 +314,7 @@ fn a_guest_comes_and_goes(
         ..Order::hello("writer")
     };
     order.start(buyer)?;
+    its_memory_is_huge_pages(machine)?;
     let wrote = format!("guest: wrote {WORD}");
     buyer.wait_for_console("writer", "the word written", GUEST, |text| {
         text.contains(&wrote)
@@ -311,6 +336,7 @@ fn a_guest_comes_and_goes(
         "what was written without a key cannot be read, either"
     );
     nothing_can_be_read(shelf)?;
+    it_reads_at_its_rate(buyer)?;
 
     let ended: Lease = buyer.ask(&["end", "writer", "--wait", "--timeout", "2m"])?;
     let (Some(DiskEnd::KeyDestroyed { at }), Some(ended_at)) = (ended.disk, ended.ended_at) else {
@@ -323,6 +349,57 @@ fn a_guest_comes_and_goes(
     ensure!(left.is_empty(), "left over: {left}");
     machine.shell()?.run("sync", SOON)?;
     nothing_can_be_read(shelf)
+}
+
+/// All of what the guest was sold, and no more; its control group is left with what QEMU
+/// costs.
+fn its_memory_is_huge_pages(machine: &mut Machine) -> Result<()> {
+    let count = "sed -n 's/^HugePages_\\(Total\\|Free\\): *//p' /proc/meminfo | tr '\\n' ' '";
+    let found = machine.shell()?.run(count, SOON)?;
+    let expected = format!("{HUGE_PAGES} {}", HUGE_PAGES - GUESTS_PAGES);
+    ensure!(
+        found.trim() == expected,
+        "huge pages: {found}, not {expected}"
+    );
+    let limit = "cat /sys/fs/cgroup/machine.slice/machine-*/libvirt/memory.max";
+    let limit = machine.shell()?.run(limit, SOON)?;
+    ensure!(
+        limit.trim() == QEMU_BYTES.to_string(),
+        "QEMU may take {limit} bytes"
+    );
+    Ok(())
+}
+
+/// A guest that was quiet may be four times as fast for a while, which shows that its
+/// disk could be, too.
+fn it_reads_at_its_rate(buyer: &Client<'_>) -> Result<()> {
+    let last = format!("guest: read piece={} ", PIECES - 1);
+    let text = buyer.wait_for_console("writer", "all pieces read", GUEST, |text| {
+        text.contains(&last)
+    })?;
+    let moments = text.lines().filter_map(|line| {
+        let (_, uptime) = line
+            .split_once("guest: read piece=")?
+            .1
+            .split_once("uptime=")?;
+        uptime.trim().parse::<f64>().ok()
+    });
+    let moments: Vec<_> = moments.collect();
+    let taken: Vec<_> = moments.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    println!("seconds for 4 MiB each: {taken:.2?}");
+    let (Some(last), fastest) = (taken.last(), taken.iter().copied().fold(f64::MAX, f64::min))
+    else {
+        bail!("nothing was read: {text}");
+    };
+    ensure!(
+        fastest < PIECE_SECONDS * 0.75,
+        "this disk is never faster than the rate, so that it shows nothing: {taken:?}"
+    );
+    ensure!(
+        *last > PIECE_SECONDS * 0.9,
+        "the guest reads faster than at its rate: {taken:?}"
+    );
+    Ok(())
 }
 
 /// From outside the host: the stamp can be read, the tenant's word cannot.

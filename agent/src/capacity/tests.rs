@@ -8,6 +8,7 @@ fn host(threads: u32, memory_bytes: u64) -> Facts {
     Facts {
         threads,
         memory_bytes,
+        huge_pages: HugePages::default(),
         volume_bytes: None,
         kvm: KvmProbe::Works { millis: 1 },
         guest_overhead: Resources {
@@ -147,6 +148,44 @@ fn with_disks_all_spare_memory_is_memory_for_guests() {
     assert!(tiny.withheld.unwrap().contains("disks"));
 }
 
+/// A host of 8 GiB, of which so much is reserved.
+fn with_huge_pages(reserved: u64, for_guests: u64) -> Capacity {
+    plan(&Facts {
+        huge_pages: HugePages {
+            reserved,
+            for_guests,
+        },
+        ..host(4, 8 * GIB)
+    })
+}
+
+#[test]
+fn guests_memory_is_the_huge_pages_and_their_disks_the_rest() {
+    let capacity = with_huge_pages(4 * GIB, 4 * GIB);
+    assert_eq!(capacity.withheld, None);
+    assert_eq!(capacity.sellable.memory_bytes, 4 * GIB);
+    let rest = 4 * GIB - capacity.reserve.memory_bytes - 3 * 96 * MIB;
+    assert_eq!(capacity.sellable.disk_bytes, rest / 2 / MIB * MIB);
+}
+
+#[test]
+fn huge_pages_that_guests_cannot_have_are_not_for_sale() {
+    let capacity = with_huge_pages(4 * GIB, 0);
+    let spare = 4 * GIB - capacity.reserve.memory_bytes;
+    assert_eq!(capacity.sellable.memory_bytes, spare / 2 / MIB * MIB);
+}
+
+#[test]
+fn where_qemu_itself_would_find_no_memory_beside_the_huge_pages_less_is_for_sale() {
+    let all = with_huge_pages(8 * GIB, 8 * GIB);
+    assert!(all.withheld.unwrap().contains("huge pages"));
+    let most = with_huge_pages(7 * GIB, 7 * GIB);
+    let spare = GIB - most.reserve.memory_bytes;
+    assert_eq!(most.sellable.memory_bytes, spare / 2);
+    let few = with_huge_pages(64 * MIB, 64 * MIB);
+    assert!(few.withheld.unwrap().contains("64 MiB of huge pages"));
+}
+
 #[test]
 fn nothing_is_offered_before_kvm_was_seen_to_work() {
     for kvm in [
@@ -225,21 +264,33 @@ proptest! {
         vcpus in 0_u32..4096,
         memory in 0_u64..1 << 46,
         overhead in 0_u64..1 << 30,
+        huge in proptest::option::of(0_u64..1 << 44),
     ) {
+        let huge = huge.unwrap_or(0);
         let facts = Facts {
             guest_overhead: Resources { vcpus: 0, memory_bytes: overhead, disk_bytes: overhead, addresses: 0 },
             reserve: Reserve { vcpus, memory_bytes: memory },
             volume_bytes,
+            huge_pages: HugePages { reserved: huge, for_guests: huge },
             ..host(threads, memory_bytes)
         };
         let Capacity { sellable, reserve, withheld, .. } = plan(&facts);
         if withheld.is_none() {
-            let memory = u128::from(reserve.memory_bytes) + u128::from(sellable.memory_bytes);
+            // What guests take of memory that is no huge page: with those, only what
+            // QEMU costs, of guests that all have a vCPU and a part of what is sold.
+            let guests = if huge == 0 {
+                sellable.memory_bytes
+            } else {
+                prop_assert!(sellable.memory_bytes <= huge);
+                sellable.memory_bytes.min(u64::from(sellable.vcpus) * overhead)
+            };
+            let memory = u128::from(reserve.memory_bytes) + u128::from(guests);
             let disk = 2 * u128::from(sellable.disk_bytes);
+            let usual = u128::from(memory_bytes.saturating_sub(huge));
             match volume_bytes {
-                None => prop_assert!(memory + disk <= u128::from(memory_bytes)),
+                None => prop_assert!(memory + disk <= usual),
                 Some(volume) => {
-                    prop_assert!(memory <= u128::from(memory_bytes));
+                    prop_assert!(memory <= usual);
                     prop_assert!(disk + u128::from(volume) / 32 <= u128::from(volume));
                 }
             }

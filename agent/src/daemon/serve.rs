@@ -94,6 +94,7 @@ pub(super) async fn serve(
     let mut config = guests_config(world, host, boot, ready.volume.as_ref());
     config.own_addresses = site.guests.addresses;
     config.emulation = ready.kvm == KvmProbe::Emulated;
+    config.disk_rate = site.guests.disk_rate;
     // An image is never larger than the disk that it unfolds to.
     config.image_cache_bytes = Some(surveyor.disk_bytes());
     let time = MarketplaceTime::open(world.settings.run_directory.join("marketplace-time"));
@@ -177,7 +178,8 @@ fn guests_config(
         deadlines_dir: runtime_directory(world).join("deadlines"),
         pulse: world.pulse.clone(),
         group: guests_group(),
-        numa_nodes: inventory::numa_nodes(&world.settings.root),
+        numa_nodes: inventory::guests_nodes(&world.settings.root),
+        huge_pages: inventory::huge_pages(&world.settings.root).for_guests > 0,
         forwards: Arc::new(PacketFilter::default()),
         qemu_img: QemuImg::confined_by(Arc::new(TransientServices::new(Arc::clone(&world.bus)))),
         ..GuestsConfig::new(host, boot, &world.settings.state_directory)

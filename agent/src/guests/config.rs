@@ -6,6 +6,7 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use surplus_protocol::ids::{BootId, HostId};
 use surplus_protocol::inventory::NumaNode;
+use surplus_site::DiskRate;
 
 use super::disk::QemuImg;
 use super::forwards::{Forwards, Nowhere};
@@ -47,8 +48,12 @@ pub struct GuestsConfig {
     /// The group that QEMU runs as, under each guest's own user; libvirt's
     /// default for both where `None`.
     pub group: Option<u32>,
+    /// Guests' memory is the pages of 2 MiB that the owner reserved.
+    pub huge_pages: bool,
     /// The host's nodes: a guest lives on one of them where it can.
     pub numa_nodes: Vec<NumaNode>,
+    /// What each vCPU may do with the owner's disks.
+    pub disk_rate: DiskRate,
     pub qemu_img: QemuImg,
     pub ovmf_vars: Utf8PathBuf,
     /// Where libvirt writes QEMU's logs, one per domain.
@@ -78,7 +83,9 @@ impl GuestsConfig {
             forwards: Arc::new(Nowhere),
             own_addresses: 0,
             group: None,
+            huge_pages: false,
             numa_nodes: Vec::new(),
+            disk_rate: DiskRate::default(),
             qemu_img: QemuImg::default(),
             ovmf_vars: prepare::default_ovmf_vars(),
             qemu_log_dir: "/var/log/libvirt/qemu".into(),

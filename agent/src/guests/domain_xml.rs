@@ -18,7 +18,9 @@ use quick_xml::reader::Reader;
 use surplus_protocol::inventory::NumaNode;
 use surplus_protocol::lease::{Firmware, GuestSpec, Ticket};
 use surplus_seat::Seat;
+use surplus_site::DiskRate;
 
+use super::disk_limit::DiskLimit;
 use super::overhead::footprint;
 use super::placement::Placement;
 
@@ -41,8 +43,9 @@ pub struct DomainSpec<'a> {
     pub ticket: &'a Ticket,
     pub seat: Seat,
     pub disk: DiskFile,
-    /// Its files lie in memory, not on a disk of the host's.
-    pub in_memory: bool,
+    /// What each of its vCPUs may do with the host's disks; its files lie in memory
+    /// where there is none.
+    pub disk_rate: Option<DiskRate>,
     pub seed: Utf8PathBuf,
     pub console: Utf8PathBuf,
     /// The lease's own UEFI variables; used with UEFI only.
@@ -53,6 +56,8 @@ pub struct DomainSpec<'a> {
     /// The group of QEMU, which runs as the seat's user; libvirt's default for
     /// both where `None`.
     pub group: Option<u32>,
+    /// Its memory is huge pages of 2 MiB.
+    pub huge_pages: bool,
     /// The NUMA node that it lives on, if on one.
     pub node: Option<&'a NumaNode>,
 }
@@ -118,6 +123,9 @@ impl DomainSpec<'_> {
         xml.create_element("memory")
             .with_attribute(("unit", "b"))
             .write_text_content(BytesText::new(&resources.memory_bytes.to_string()))?;
+        if self.huge_pages {
+            huge_pages(xml)?;
+        }
         let processors = self.node.map(|node| list(&node.cpus));
         xml.create_element("vcpu")
             .with_attribute(("placement", "static"))
@@ -140,13 +148,23 @@ impl DomainSpec<'_> {
     }
 
     /// What its control group may take, QEMU's own work included: of memory what
-    /// was sold and what that costs, and its disk where that lies in memory; of CPU
-    /// time one processor beyond those that were sold, for its disk and network.
+    /// was sold (huge pages do not count there) and what that costs, and its disk
+    /// where that lies in memory; of CPU time one processor beyond those that were
+    /// sold, for its disk and network.
     fn limits(&self, xml: &mut Xml) -> io::Result<()> {
         let sold = self.guest().resources;
         let whole = footprint(sold);
-        let files = if self.in_memory { whole.disk_bytes } else { 0 };
-        let limit = whole.memory_bytes.saturating_add(files).to_string();
+        let files = if self.disk_rate.is_none() {
+            whole.disk_bytes
+        } else {
+            0
+        };
+        let counted = if self.huge_pages {
+            whole.memory_bytes.saturating_sub(sold.memory_bytes)
+        } else {
+            whole.memory_bytes
+        };
+        let limit = counted.saturating_add(files).to_string();
         xml.create_element("memtune").write_inner_content(|xml| {
             xml.create_element("hard_limit")
                 .with_attribute(("unit", "b"))
@@ -204,13 +222,14 @@ impl DomainSpec<'_> {
     fn devices(&self, xml: &mut Xml) -> io::Result<()> {
         xml.create_element("devices").write_inner_content(|xml| {
             empty(xml, "controller", &[("type", "usb"), ("model", "none")])?;
-            disk(xml, &self.disk, "vda", false)?;
+            let limit = self.disk_limit();
+            disk(xml, &self.disk, "vda", false, limit)?;
             let seed = DiskFile {
                 path: self.seed.clone(),
                 format: DiskFormat::Raw,
                 backing: None,
             };
-            disk(xml, &seed, "vdb", true)?;
+            disk(xml, &seed, "vdb", true, limit)?;
             self.interface(xml)?;
             self.console(xml)?;
             xml.create_element("rng")
@@ -225,6 +244,11 @@ impl DomainSpec<'_> {
             empty(xml, "memballoon", &[("model", "none")])
         })?;
         Ok(())
+    }
+
+    fn disk_limit(&self) -> Option<DiskLimit> {
+        let vcpus = self.guest().resources.vcpus;
+        self.disk_rate.map(|rate| DiskLimit::new(rate, vcpus))
     }
 
     fn interface(&self, xml: &mut Xml) -> io::Result<()> {
@@ -278,7 +302,23 @@ fn list(cpus: &[u32]) -> String {
     cpus.join(",")
 }
 
-fn disk(xml: &mut Xml, file: &DiskFile, target: &str, readonly: bool) -> io::Result<()> {
+fn huge_pages(xml: &mut Xml) -> io::Result<()> {
+    xml.create_element("memoryBacking")
+        .write_inner_content(|xml| {
+            xml.create_element("hugepages")
+                .write_inner_content(|xml| empty(xml, "page", &[("size", "2"), ("unit", "MiB")]))?;
+            Ok(())
+        })?;
+    Ok(())
+}
+
+fn disk(
+    xml: &mut Xml,
+    file: &DiskFile,
+    target: &str,
+    readonly: bool,
+    limit: Option<DiskLimit>,
+) -> io::Result<()> {
     xml.create_element("disk")
         .with_attributes([("type", "file"), ("device", "disk")])
         .write_inner_content(|xml| {
@@ -293,11 +333,32 @@ fn disk(xml: &mut Xml, file: &DiskFile, target: &str, readonly: bool) -> io::Res
                 backing(xml, path, *format)?;
             }
             empty(xml, "target", &[("dev", target), ("bus", "virtio")])?;
+            if let Some(limit) = limit {
+                iotune(xml, limit)?;
+            }
             if readonly {
                 empty(xml, "readonly", &[])?;
             }
             Ok(())
         })?;
+    Ok(())
+}
+
+/// Reads and writes count alike, and all of a guest's disks together.
+fn iotune(xml: &mut Xml, limit: DiskLimit) -> io::Result<()> {
+    let seconds = limit.burst_seconds.to_string();
+    xml.create_element("iotune").write_inner_content(|xml| {
+        for (what, sustained, burst) in [
+            ("bytes", limit.bytes, limit.burst_bytes),
+            ("iops", limit.ops, limit.burst_ops),
+        ] {
+            let name = format!("total_{what}_sec");
+            text(xml, &name, &sustained.to_string())?;
+            text(xml, &format!("{name}_max"), &burst.to_string())?;
+            text(xml, &format!("{name}_max_length"), &seconds)?;
+        }
+        text(xml, "group_name", "guest")
+    })?;
     Ok(())
 }
 
@@ -404,19 +465,20 @@ mod tests {
                 format: DiskFormat::Qcow2,
                 backing: Some(("/state/images/i".into(), DiskFormat::Raw)),
             },
-            in_memory: true,
+            disk_rate: None,
             seed: "/state/guests/g/seed.img".into(),
             console: "/state/guests/g/console.log".into(),
             variables: "/state/guests/g/vars.fd".into(),
             bridge: "surplus0",
             emulation: false,
             group: None,
+            huge_pages: false,
             node: None,
         }
     }
 
     #[test]
-    fn a_guest_on_one_of_several_nodes() {
+    fn a_guest_on_one_of_several_nodes_in_huge_pages() {
         let ticket = test_ticket(1, 1);
         let node = NumaNode {
             id: 1,
@@ -424,6 +486,7 @@ mod tests {
             cpus: vec![8, 9, 10, 24],
         };
         let spec = DomainSpec {
+            huge_pages: true,
             node: Some(&node),
             ..spec(&ticket)
         };
@@ -432,6 +495,9 @@ mod tests {
         for line in [
             "<vcpu placement=\"static\" cpuset=\"8,9,10,24\">2</vcpu>",
             "<memory mode=\"preferred\" nodeset=\"1\"/>",
+            "<page size=\"2\" unit=\"MiB\"/>",
+            // What QEMU costs, and the disk.
+            "<hard_limit unit=\"b\">2298478592</hard_limit>",
         ] {
             assert!(lines.contains(&line), "no {line} in {xml}");
         }
@@ -448,7 +514,10 @@ mod tests {
         ticket.guest.firmware = Firmware::Uefi;
         let spec = DomainSpec {
             emulation: true,
-            in_memory: false,
+            disk_rate: Some(DiskRate {
+                ops: 500,
+                mbytes: 20,
+            }),
             group: Some(104),
             disk: DiskFile {
                 path: "/state/<&\">/disk".into(),

@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use surplus_protocol::Digest;
 use surplus_protocol::inventory::NumaNode;
 use surplus_protocol::lease::Firmware;
+use surplus_site::DiskRate;
 
 use super::base;
 use super::config::GuestsConfig;
@@ -42,7 +43,9 @@ pub struct LocalWorkshop {
     /// OVMF's empty variable store.
     ovmf_vars: Utf8PathBuf,
     group: Option<u32>,
+    huge_pages: bool,
     numa_nodes: Vec<NumaNode>,
+    disk_rate: DiskRate,
     qemu_log_dir: Utf8PathBuf,
 }
 
@@ -110,7 +113,9 @@ impl LocalWorkshop {
             emulation: config.emulation,
             ovmf_vars: config.ovmf_vars.clone(),
             group: config.group,
+            huge_pages: config.huge_pages,
             numa_nodes: config.numa_nodes.clone(),
+            disk_rate: config.disk_rate,
             qemu_log_dir: config.qemu_log_dir.clone(),
         })
     }
@@ -150,13 +155,14 @@ impl LocalWorkshop {
             ticket,
             seat,
             disk,
-            in_memory: !self.directories.have_keys(),
+            disk_rate: self.directories.have_keys().then_some(self.disk_rate),
             seed,
             console: self.directories.console_log(placement),
             variables,
             bridge: &self.bridge,
             emulation: self.emulation,
             group: self.group,
+            huge_pages: self.huge_pages,
             node: self.numa_nodes.iter().find(|it| record.node == Some(it.id)),
         };
         spec.to_xml().map_err(|source| PrepareError::Make {

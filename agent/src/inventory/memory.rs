@@ -5,6 +5,33 @@ use surplus_protocol::inventory::NumaNode;
 use crate::sysroot::{SysRoot, parse_list};
 
 const NODES: &str = "/sys/devices/system/node";
+/// Under `/sys/kernel/mm` and under each node.
+const HUGE_PAGES: &str = "hugepages/hugepages-2048kB/nr_hugepages";
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// What the owner reserved in huge pages when the host booted, in bytes.
+///
+/// <https://docs.kernel.org/admin-guide/mm/hugetlbpage.html>
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HugePages {
+    /// In pages of any size: `MemTotal` counts it, and nothing else can use it.
+    pub reserved: u64,
+    /// In pages of 2 MiB, which are what guests have. In larger ones most guests would
+    /// not fill their last page.
+    pub for_guests: u64,
+}
+
+pub(crate) fn huge_pages(root: &SysRoot) -> HugePages {
+    HugePages {
+        reserved: field(&root.text("/proc/meminfo").unwrap_or_default(), "Hugetlb:"),
+        for_guests: pool(root, "/sys/kernel/mm"),
+    }
+}
+
+fn pool(root: &SysRoot, of: &str) -> u64 {
+    let pages = root.number::<u64>(format!("{of}/{HUGE_PAGES}"));
+    pages.unwrap_or(0).saturating_mul(HUGE_PAGE_BYTES)
+}
 
 /// `MemTotal`, in bytes.
 pub(super) fn total(root: &SysRoot) -> u64 {
@@ -27,6 +54,17 @@ pub(crate) fn numa_nodes(root: &SysRoot) -> Vec<NumaNode> {
             })
         })
         .collect()
+}
+
+/// The nodes with the memory that guests have there: huge pages, where there are any.
+pub(crate) fn guests_nodes(root: &SysRoot) -> Vec<NumaNode> {
+    let mut nodes = numa_nodes(root);
+    if huge_pages(root).for_guests > 0 {
+        for node in &mut nodes {
+            node.memory_bytes = pool(root, &format!("{NODES}/node{}", node.id));
+        }
+    }
+    nodes
 }
 
 /// The kibibytes behind `name`, in bytes.
@@ -71,5 +109,25 @@ mod tests {
             (614_400, vec![0, 1])
         );
         assert_eq!((nodes[1].id, nodes[1].cpus.clone()), (1, vec![2]));
+        assert_eq!(huge_pages(&tree.root()), HugePages::default());
+        assert_eq!(guests_nodes(&tree.root()), nodes);
+    }
+
+    #[test]
+    fn guests_have_the_huge_pages_of_2_mib_and_each_node_its_own() {
+        let tree = Tree::new();
+        tree.file(
+            "/proc/meminfo",
+            "MemTotal: 16777216 kB\nHugetlb: 5242880 kB\n",
+        )
+        .file(&format!("/sys/kernel/mm/{HUGE_PAGES}"), "2048\n");
+        for (node, pages) in [(0, "1536\n"), (1, "512\n")] {
+            tree.file(&format!("{NODES}/node{node}/{HUGE_PAGES}"), pages);
+        }
+        let huge = huge_pages(&tree.root());
+        assert_eq!((huge.reserved, huge.for_guests), (5 << 30, 4 << 30));
+        let memory = |node: &NumaNode| node.memory_bytes;
+        let nodes: Vec<_> = guests_nodes(&tree.root()).iter().map(memory).collect();
+        assert_eq!(nodes, [3 << 30, 1 << 30]);
     }
 }

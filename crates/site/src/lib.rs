@@ -14,7 +14,9 @@ pub use surplus_medium::area;
 pub use self::error::SiteError;
 pub use self::network::{Addressing, Bond, BondMode, Interface, Network, Static, Uplink};
 pub use self::pointer::{Pointer, PointerError, SiteUrl};
-pub use self::site::{Guests, Marketplace, Place, Reserve, Site, Storage, Testing, Time, Trust};
+pub use self::site::{
+    DiskRate, Guests, Marketplace, Place, Reserve, Site, Storage, Testing, Time, Trust,
+};
 pub use self::size::format_size;
 
 mod error;

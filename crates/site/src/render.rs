@@ -36,12 +36,20 @@ impl Site {
             }
         });
         page.section("guests", |page| {
-            page.plain_if("share_cores", self.guests.share_cores.then_some(true));
-            page.plain_if(
-                "mbits",
-                Some(self.guests.mbits).filter(|mbits| *mbits != Guests::default().mbits),
-            );
-            let addresses = self.guests.addresses;
+            let (guests, usual) = (&self.guests, Guests::default());
+            page.plain_if("share_cores", guests.share_cores.then_some(true));
+            for (key, rate, usual) in [
+                ("mbits", guests.mbits, usual.mbits),
+                ("disk_ops", guests.disk_rate.ops, usual.disk_rate.ops),
+                (
+                    "disk_mbytes",
+                    guests.disk_rate.mbytes,
+                    usual.disk_rate.mbytes,
+                ),
+            ] {
+                page.plain_if(key, (rate != usual).then_some(rate));
+            }
+            let addresses = guests.addresses;
             page.plain_if("addresses", (addresses > 0).then_some(addresses));
         });
         if let Some(network) = &self.guests.network {

@@ -26,7 +26,14 @@ const TOP: Known = &[
 const MARKETPLACE: Known = &["url", "urls", "ca", "ca_sha256", "token", "proxy"];
 const PLACE: Known = &["name", "rack", "labels"];
 const STORAGE: Known = &["policy", "serials"];
-const GUESTS: Known = &["share_cores", "mbits", "addresses", "network"];
+const GUESTS: Known = &[
+    "share_cores",
+    "mbits",
+    "disk_ops",
+    "disk_mbytes",
+    "addresses",
+    "network",
+];
 const RESERVE: Known = &["memory", "vcpus"];
 /// Full names, for the guess at what an unknown key was meant to be.
 const ALL: Known = &[
@@ -51,6 +58,8 @@ const ALL: Known = &[
     "guests.share_cores",
     "guests.mbits",
     "guests.addresses",
+    "guests.disk_ops",
+    "guests.disk_mbytes",
     "guests.network",
     "guests.network.interface",
     "guests.network.address",
@@ -134,6 +143,7 @@ pub struct Guests {
     /// DHCP and router advertisements, where guests leave it. That stands on cards that
     /// are named.
     pub addresses: u16,
+    pub disk_rate: DiskRate,
     /// What they leave the host by, where that is not its own network. It stands on
     /// cards that are named.
     pub network: Option<Network>,
@@ -145,7 +155,26 @@ impl Default for Guests {
             share_cores: false,
             mbits: 100,
             addresses: 0,
+            disk_rate: DiskRate::default(),
             network: None,
+        }
+    }
+}
+
+/// What a guest may do with the owner's disks in a second, for each vCPU that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskRate {
+    /// Reads and writes.
+    pub ops: u32,
+    /// Million bytes, read and written.
+    pub mbytes: u32,
+}
+
+impl Default for DiskRate {
+    fn default() -> Self {
+        Self {
+            ops: 1000,
+            mbytes: 50,
         }
     }
 }
@@ -371,6 +400,8 @@ fn is_in_serials(byte: u8) -> bool {
 fn read_guests(top: &Section<'_, '_>, host: &Network) -> Result<Guests, SiteError> {
     const SHARE: &str = "true or false, without quotes";
     const MBITS: &str = "million bits a second from 1 to 100000, as 250";
+    const OPS: &str = "reads and writes a second for each vCPU from 1 to 1000000, as 1000";
+    const MBYTES: &str = "million bytes a second for each vCPU from 1 to 10000, as 50";
     let mut guests = Guests::default();
     let Some(section) = top.section("guests", GUESTS, ALL)? else {
         return Ok(guests);
@@ -378,11 +409,18 @@ fn read_guests(top: &Section<'_, '_>, host: &Network) -> Result<Guests, SiteErro
     if let Some(share_cores) = section.boolean("share_cores", SHARE)? {
         guests.share_cores = share_cores;
     }
-    if let Some(found) = section.integer("mbits", MBITS)? {
-        let rate = u32::try_from(found.value).ok();
-        let rate = rate.filter(|rate| (1..=100_000).contains(rate));
-        guests.mbits =
-            rate.ok_or_else(|| found.invalid(format!("{} is no such rate", found.value), MBITS))?;
+    let disk = &mut guests.disk_rate;
+    for (rate, key, most, write) in [
+        (&mut guests.mbits, "mbits", 100_000, MBITS),
+        (&mut disk.ops, "disk_ops", 1_000_000, OPS),
+        (&mut disk.mbytes, "disk_mbytes", 10_000, MBYTES),
+    ] {
+        if let Some(found) = section.integer(key, write)? {
+            let read = u32::try_from(found.value).ok();
+            let read = read.filter(|read| (1..=most).contains(read));
+            *rate = read
+                .ok_or_else(|| found.invalid(format!("{} is no such rate", found.value), write))?;
+        }
     }
     guests.network = Network::read_guests(&section, host, ALL)?;
     guests.addresses = read_own_addresses(&section, &guests, host)?;

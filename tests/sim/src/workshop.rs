@@ -76,13 +76,14 @@ fn xml(ticket: &Ticket, seat: Seat) -> Result<String, PrepareError> {
             format: DiskFormat::Qcow2,
             backing: None,
         },
-        in_memory: true,
+        disk_rate: None,
         seed: "/seed".into(),
         console: "/console".into(),
         variables: "/vars".into(),
         bridge: "surplus0",
         emulation: false,
         group: None,
+        huge_pages: false,
         node: None,
     };
     spec.to_xml().map_err(|source| PrepareError::Make {

@@ -44,6 +44,8 @@ policy = "none"
 share_cores = true
 mbits = 250
 addresses = 8
+disk_ops = 500
+disk_mbytes = 20
 [guests.network]
 vlan = 40
 [reserve]
@@ -70,12 +72,17 @@ fn the_smallest_file_gets_the_safe_defaults() {
 }
 
 #[test]
-fn a_guests_rate_is_a_number_that_a_network_can_have() {
-    let rate = |text: &str| Site::parse(&with(&format!("[guests]\nmbits = {text}")));
-    assert_eq!(rate("250").unwrap().guests.mbits, 250);
-    for wrong in ["0", "-1", "100001", "99999999999"] {
-        let error = rate(wrong).unwrap_err().to_string();
-        assert!(error.contains("guests.mbits"), "{error}");
+fn a_guests_rates_are_numbers_that_networks_and_disks_can_have() {
+    let guests = |key: &str, rate: &str| Site::parse(&with(&format!("[guests]\n{key} = {rate}")));
+    let rate = |key| guests(key, "250").unwrap().guests;
+    assert_eq!(rate("mbits").mbits, 250);
+    assert_eq!(rate("disk_ops").disk_rate.ops, 250);
+    assert_eq!(rate("disk_mbytes").disk_rate.mbytes, 250);
+    for key in ["mbits", "disk_ops", "disk_mbytes"] {
+        for wrong in ["0", "-1", "1000001", "99999999999"] {
+            let error = guests(key, wrong).unwrap_err().to_string();
+            assert!(error.contains(&format!("guests.{key}")), "{error}");
+        }
     }
 }
 
