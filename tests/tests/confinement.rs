@@ -154,6 +154,27 @@ fn the_agent_sees_what_it_needs(tenants: &mut Tenants) -> Result<()> {
     Ok(())
 }
 
+/// Nobody but resolved, for this host alone, and networkd, which asks for addresses and
+/// gives guests theirs.
+fn nothing_listens(tenants: &mut Tenants) -> Result<()> {
+    let said = tenants.machine.shell()?.run("netstat -lntu", SOON)?;
+    let (mut resolved, mut others) = (false, Vec::new());
+    for line in said.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [protocol @ ("tcp" | "udp"), _, _, address, ..] = words[..] else {
+            continue;
+        };
+        match address.rsplit_once(':').context("no port")? {
+            ("127.0.0.53" | "127.0.0.54", "53") => resolved = true,
+            (_, "67" | "68" | "546") if protocol == "udp" => (),
+            _ => others.push(format!("{protocol} {address}")),
+        }
+    }
+    ensure!(others.is_empty(), "{others:?} listen");
+    ensure!(resolved, "resolved does not run yet: {said}");
+    Ok(())
+}
+
 fn names<const N: usize>(names: [&str; N]) -> Names {
     names.map(str::to_owned).into()
 }
@@ -164,6 +185,7 @@ fn who_breaks_out_of_a_guest_reaches_nothing() -> Result<()> {
         let marketplace = Marketplace::start(lab)?;
         let mut tenants = Tenants::start(lab, &marketplace)?;
         the_agent_sees_what_it_needs(&mut tenants)?;
+        nothing_listens(&mut tenants)?;
         let held = tenants.tries("")?;
         ensure!(held == names(ALLOWED), "came through: {held:?}");
 
