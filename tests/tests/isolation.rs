@@ -7,6 +7,8 @@
 mod guards;
 #[path = "isolation/scene.rs"]
 mod scene;
+#[path = "isolation/seats.rs"]
+mod seats;
 #[path = "isolation/way.rs"]
 mod way;
 

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+pub mod connections;
 pub mod forwards;
 pub mod rates;
 pub mod render;

@@ -46,6 +46,9 @@ enum Arguments {
         to: SocketAddr,
         #[arg(default_value = LAST)]
         name: String,
+        /// The address and port to send it from
+        #[arg(long)]
+        from: Option<SocketAddr>,
     },
     /// Sends as much as it can over TCP, for so many seconds
     Pour { to: SocketAddr, seconds: f64 },
@@ -207,8 +210,9 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Arguments::Tell { to, name } => {
-            from_anywhere(to)?.send_to(&mark::of(&name), to)?;
+        Arguments::Tell { to, name, from } => {
+            let socket = from.map_or_else(|| from_anywhere(to), UdpSocket::bind)?;
+            socket.send_to(&mark::of(&name), to)?;
             Ok(())
         }
         Arguments::Pour { to, seconds } => pour(to, Duration::from_secs_f64(seconds)),
