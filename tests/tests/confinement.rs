@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use surplus_protocol::api::Host;
+use surplus_tests::netboot::kernel;
 use surplus_tests::rental::{Order, qemu};
 use surplus_tests::{Lab, Machine, Marketplace, Medium};
 
@@ -15,6 +16,13 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// What QEMU has to be able to do.
 const ALLOWED: [&str; 2] = ["base image", "own disk"];
+/// What not even root may do to the kernel.
+const KERNEL: [&str; 4] = [
+    "/dev/mem",
+    "another kernel",
+    "another kernel from a file",
+    "an unsigned module",
+];
 /// More than a guest may have (`machine-.scope.d`, and what it was sold).
 const THREADS: usize = 1500;
 const MEMORY: usize = 640 << 20;
@@ -230,9 +238,8 @@ fn who_breaks_out_of_a_guest_reaches_nothing() -> Result<()> {
         }
         let through = tenants.tries("namespace,group,user,profile")?;
         ensure!(through.is_superset(&disk), "without any: {through:?}");
-        // Nor does root on the host reach into the kernel.
-        let memory = names(["/dev/mem"]);
-        ensure!(through.is_disjoint(&memory), "root: {through:?}");
+        // Nor does root on the host change the kernel or reach into it.
+        ensure!(through.is_disjoint(&names(KERNEL)), "root: {through:?}");
         let lockdown = "cat /sys/kernel/security/lockdown";
         let lockdown = tenants.machine.shell()?.run(lockdown, SOON)?;
         ensure!(lockdown.contains("[integrity]"), "{lockdown}");
@@ -267,6 +274,41 @@ fn who_breaks_out_of_a_guest_reaches_nothing() -> Result<()> {
         );
         let agent = tenants.machine.shell()?.run("pidof surplus-agent", SOON)?;
         ensure!(agent.trim() == tenants.agent, "another agent: {agent}");
+        Ok(())
+    })
+}
+
+/// The same system, started without what locks its kernel down and what the image sets
+/// of it; lockdown alone is enough for all.
+#[test]
+fn root_changes_a_kernel_that_is_not_locked_down() -> Result<()> {
+    surplus_tests::test("lockdown", |lab| {
+        lab.bring("surplus-attack")?;
+        let mut kernel = kernel(lab, "systemd.mask=systemd-sysctl.service")?;
+        let without = kernel.command_line.replace(" lockdown=integrity", "");
+        ensure!(without != kernel.command_line, "{without}");
+        kernel.command_line = without;
+        let mut machine = lab
+            .machine("host")
+            .medium(Medium::Cd, lab.artefact("surplus.iso")?)
+            .kernel(kernel)
+            .without_virtualisation()
+            .shell()
+            .start()?;
+        // It has no site file.
+        machine.allow_errors();
+        machine.shell()?.wait_ready(BOOT)?;
+        for (before, how) in [
+            ("true", "came through: "),
+            ("echo integrity >/sys/kernel/security/lockdown", "stopped: "),
+        ] {
+            let tries = format!("{before}; surplus-attack kernel");
+            let said = machine.shell()?.run(&tries, SOON)?;
+            let outcomes = said.lines().filter_map(|line| line.strip_prefix(how));
+            let outcomes = outcomes.filter_map(|line| line.split(": ").next());
+            let all = outcomes.map(str::to_owned).collect::<Names>() == names(KERNEL);
+            ensure!(all, "after {before}: {said}");
+        }
         Ok(())
     })
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use surplus_attack::escape::{Forbidden, Guard};
 use surplus_attack::packet::Wire;
-use surplus_attack::{Cast, all, escape, flooded, mark, network};
+use surplus_attack::{Cast, all, escape, flooded, kernel, mark, network};
 use surplus_seat::Seat;
 
 /// Ends whoever listens.
@@ -30,6 +30,8 @@ enum Arguments {
     /// In the confinement of a QEMU that runs
     #[command(subcommand)]
     Escape(Escape),
+    /// Tries to change the kernel that runs, as whoever runs this
+    Kernel,
     /// Tries this host's networks as it tries itself at its start
     Trial,
     /// Sends as much to UDP ports as it can: 1400 bytes each time
@@ -196,6 +198,10 @@ fn main() -> Result<()> {
         }
         Arguments::Escape(escape) => {
             print!("{}", escape.run()?);
+            Ok(())
+        }
+        Arguments::Kernel => {
+            print!("{}", kernel::tries()?);
             Ok(())
         }
         Arguments::Trial => {
