@@ -94,10 +94,20 @@ pub fn ensure_built(root: &Path, tools: &Tools, progress: &dyn Fn(&str)) -> Resu
 /// The disk of a guest that halts at its first instruction, and hears nothing any
 /// more: it takes no time to start, and no processor from its host.
 pub fn halting_disk() -> Vec<u8> {
-    /// `cli; hlt; jmp` back to the `hlt`.
-    const HALT: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfd];
+    // `cli; hlt; jmp` back to the `hlt`.
+    boots(&[0xfa, 0xf4, 0xeb, 0xfd])
+}
+
+/// The disk of a guest that burns its processor from its first instruction on.
+pub fn burning_disk() -> Vec<u8> {
+    // `jmp` to itself.
+    boots(&[0xeb, 0xfe])
+}
+
+/// The disk of one whose first sector is this program.
+fn boots(program: &[u8]) -> Vec<u8> {
     let mut disk = vec![0; 1 << 20];
-    disk[..HALT.len()].copy_from_slice(&HALT);
+    disk[..program.len()].copy_from_slice(program);
     disk[510..SECTOR].copy_from_slice(&[0x55, 0xaa]);
     disk
 }

@@ -126,9 +126,17 @@ impl Lab {
 
     /// The disk of a guest that does nothing at all.
     pub fn halting_image(&self) -> Result<PathBuf> {
-        let path = self.scratch().join("halting.raw");
-        fs::write(&path, guest::halting_disk())
-            .with_context(|| format!("could not write {}", path.display()))?;
+        self.image("halting.raw", &guest::halting_disk())
+    }
+
+    /// The disk of a guest that does nothing but burn its processor.
+    pub fn burning_image(&self) -> Result<PathBuf> {
+        self.image("burning.raw", &guest::burning_disk())
+    }
+
+    fn image(&self, name: &str, disk: &[u8]) -> Result<PathBuf> {
+        let path = self.scratch().join(name);
+        fs::write(&path, disk).with_context(|| format!("could not write {}", path.display()))?;
         Ok(path)
     }
 

@@ -1,6 +1,7 @@
 //! A hostile guest on a booted host: a real QEMU's, beside another tenant's. It
 //! sends everything that it should not, again and again, while the host lives its
-//! life; whoever should hear nothing of it listens on the host.
+//! life and a third guest burns its processor; whoever should hear nothing of it
+//! listens on the host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,6 +22,9 @@ const PORT: &str = "4242";
 /// Everything is sent so often while somebody listens: the first round has begun
 /// already.
 const ROUNDS: usize = 3;
+
+/// In ticks of the processor's time.
+const A_SECOND: u64 = 100;
 
 /// Who else is in QEMU's own network, where the host stands.
 const NEIGHBOUR: &str = "10.0.2.2";
@@ -54,6 +58,7 @@ impl<'a> Scene<'a> {
         let buyer = marketplace.buyer("buyer")?;
         let images = [
             ("halt", lab.halting_image()?),
+            ("burn", lab.burning_image()?),
             ("hostile", guest::hostile(lab)?),
         ];
         for (name, image) in images {
@@ -69,14 +74,15 @@ impl<'a> Scene<'a> {
             buyer,
             uplink,
         };
-        scene.halting_guest("victim", scene.cast.victim)?;
+        scene.quiet_guest("victim", "halt", scene.cast.victim)?;
         scene.hostile_guest(lab)?;
         Ok(scene)
     }
 
-    fn halting_guest(&mut self, name: &str, seat: Seat) -> Result<()> {
+    /// One that sends nothing.
+    fn quiet_guest(&mut self, name: &str, image: &str, seat: Seat) -> Result<()> {
         let order = Order {
-            image: "halt",
+            image,
             memory: "64MiB",
             ..Order::hello(name)
         };
@@ -120,6 +126,19 @@ impl<'a> Scene<'a> {
 
     fn host(&mut self, command: &str) -> Result<String> {
         self.machine.shell()?.run(command, SOON)
+    }
+
+    /// What the guest in this seat has taken, in ticks.
+    fn processor_time(&mut self, seat: Seat) -> Result<u64> {
+        let uid = seat.uid();
+        let of_its_user = format!(
+            "for pid in $(pidof qemu-system-x86_64); do \
+             [ $(stat -c %u /proc/$pid) = {uid} ] && cut -d' ' -f14 /proc/$pid/stat; done; true"
+        );
+        let ticks = self.host(&of_its_user)?;
+        ticks
+            .parse()
+            .with_context(|| format!("not one QEMU of user {uid}: {ticks:?}"))
     }
 
     /// Waits until the guest has sent everything so often, as its console says,
@@ -280,14 +299,17 @@ fn a_hostile_guest_on_a_booted_host_reaches_nobody() -> Result<()> {
 
         let heard = scene.heard_while(|scene| {
             offered(&scene.buyer)?;
-            scene.halting_guest("newcomer", seat(3)?)
+            scene.quiet_guest("newcomer", "burn", seat(3)?)
         })?;
         scene.nothing_came_through("while a guest starts", &heard)?;
         scene.what_a_guest_may_do_works(&heard)?;
 
         scene.host(AGENT_DIES)?;
+        let before = scene.processor_time(seat(3)?)?;
         let heard = scene.heard_while(|scene| scene.host(RELOADING).map(drop))?;
         scene.host(RELOADED)?;
+        let burnt = scene.processor_time(seat(3)?)? - before;
+        ensure!(burnt > A_SECOND, "the newcomer burnt {burnt} ticks");
         scene.nothing_came_through("without agent, while the filter is loaded anew", &heard)?;
 
         // With the guests' ports open it is heard.

@@ -9,6 +9,8 @@ mod guards;
 mod own;
 #[path = "isolation/scene.rs"]
 mod scene;
+#[path = "isolation/seats.rs"]
+mod seats;
 #[path = "isolation/way.rs"]
 mod way;
 

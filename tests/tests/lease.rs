@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use surplus_protocol::api::{Host, Lease};
 use surplus_protocol::lease::{EndReason, LeaseState};
+use surplus_seat::Seat;
 use surplus_tests::guest::answer;
 use surplus_tests::marketplace::free_port;
 use surplus_tests::rental::{Order, bill_is_right, guest_is_gone, offered, qemu};
@@ -111,11 +112,15 @@ fn a_lease_runs_from_rent_to_bill_through_a_killed_agent_and_a_pulled_cable() ->
         the_guest_is_reached(&lease, outside)?;
         the_agent_is_killed(&mut machine, &buyer)?;
         the_guest_is_reached(&lease, outside)?;
+        let known = connections(&mut machine)?;
+        ensure!(known > 0, "the host knows no connection of the guest's");
 
         let ended: Lease = buyer.ask(&["end", "web", "--wait", "--timeout", "2m"])?;
         ensure!(ended.end_reason == Some(EndReason::Ended), "{ended:?}");
         guest_is_gone(&mut machine)?;
         bill_is_right(&buyer, &ended)?;
+        let known = connections(&mut machine)?;
+        ensure!(known == 0, "{known} connections outlived the lease");
         let answer = answer(outside, Duration::ZERO)?;
         ensure!(answer.is_empty(), "after its end the guest says {answer:?}");
 
@@ -127,6 +132,16 @@ fn a_lease_runs_from_rent_to_bill_through_a_killed_agent_and_a_pulled_cable() ->
         );
         Ok(())
     })
+}
+
+/// How many of the first guest's connections with the outside the host knows.
+fn connections(machine: &mut Machine) -> Result<usize> {
+    let seat = Seat::try_from(1)?;
+    let list = format!(
+        "for of in orig reply; do conntrack --dump --$of-src {} 2>/dev/null; done",
+        seat.ipv4()
+    );
+    Ok(machine.shell()?.run(&list, SOON)?.lines().count())
 }
 
 /// From outside, at the port that the lease names.

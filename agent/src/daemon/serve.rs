@@ -91,10 +91,7 @@ pub(super) async fn serve(
         .counting_addresses(watch_own_addresses(world, &site, &mut beside));
     let (publish, offer) = watch::channel(surveyor.look());
 
-    let mut config = guests_config(world, host, boot, ready.volume.as_ref());
-    config.own_addresses = site.guests.addresses;
-    config.emulation = ready.kvm == KvmProbe::Emulated;
-    config.disk_rate = site.guests.disk_rate;
+    let mut config = guests_config(world, &site, (host, boot), &ready);
     // An image is never larger than the disk that it unfolds to.
     config.image_cache_bytes = Some(surveyor.disk_bytes());
     let time = MarketplaceTime::open(world.settings.run_directory.join("marketplace-time"));
@@ -170,9 +167,9 @@ pub(super) async fn serve(
 
 fn guests_config(
     world: &World,
-    host: HostId,
-    boot: BootId,
-    volume: Option<&Volume>,
+    site: &Site,
+    (host, boot): (HostId, BootId),
+    ready: &Ready,
 ) -> GuestsConfig {
     let mut config = GuestsConfig {
         deadlines_dir: runtime_directory(world).join("deadlines"),
@@ -180,11 +177,14 @@ fn guests_config(
         group: guests_group(),
         numa_nodes: inventory::guests_nodes(&world.settings.root),
         huge_pages: inventory::huge_pages(&world.settings.root).for_guests > 0,
+        emulation: ready.kvm == KvmProbe::Emulated,
+        disk_rate: site.guests.disk_rate,
+        own_addresses: site.guests.addresses,
         forwards: Arc::new(PacketFilter::default()),
         qemu_img: QemuImg::confined_by(Arc::new(TransientServices::new(Arc::clone(&world.bus)))),
         ..GuestsConfig::new(host, boot, &world.settings.state_directory)
     };
-    if let Some(volume) = volume {
+    if let Some(volume) = &ready.volume {
         config.keep_on(volume);
     }
     config

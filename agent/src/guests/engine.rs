@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use super::clock::Clock;
 use super::config::GuestsConfig;
 use super::deadlines::Deadlines;
-use super::forwards::{self, PortMap};
+use super::forwards::{self, ForwardError, PortMap};
 use super::hypervisor::{DomainState, Hypervisor, ObservedDomain};
 use super::placement::Placement;
 use super::plan::{Desired, Making, Plan, World, plan};
@@ -285,24 +285,30 @@ impl Engine {
     }
 
     /// Hands on the ports of the guests that are here, before they start and until
-    /// nothing is left of them.
+    /// they are gone.
     async fn keep_forwards(&mut self, problems: &mut Vec<String>) {
-        let guests = self.records.values().flat_map(|record| {
+        if let Err(error) = self.hand_on(|_| true).await {
+            problems.push(format!("ports are not forwarded: {}", chain(&error)));
+        }
+    }
+
+    /// Hands on the ports of these guests, and of no others.
+    async fn hand_on(&mut self, whose: impl Fn(&Record) -> bool) -> Result<(), ForwardError> {
+        let records = self.records.values().filter(|record| whose(record));
+        let guests = records.flat_map(|record| {
             let address = record.seat.ipv4();
             let ports = forwards::of(record.seat, &record.ticket.guest.ports);
             ports.map(move |(it, host)| ((it.transport, host), (address, it.port)))
         });
         let wanted = guests.collect();
         if self.forwarded.as_ref() == Some(&wanted) {
-            return;
+            return Ok(());
         }
-        match self.config.forwards.set(&wanted).await {
-            Ok(()) => self.forwarded = Some(wanted),
-            Err(error) => {
-                self.forwarded = None;
-                problems.push(format!("ports are not forwarded: {}", chain(&error)));
-            }
-        }
+        // In doubt until it has succeeded.
+        self.forwarded = None;
+        self.config.forwards.set(&wanted).await?;
+        self.forwarded = Some(wanted);
+        Ok(())
     }
 
     async fn look(&self, problems: &mut Vec<String>) -> Option<Vec<ObservedDomain>> {

@@ -3,7 +3,8 @@
 //! The packet filter has a map of them (`systemd/usr/lib/surplus/firewall.nft`), which
 //! outlives the agent. What differs is written, for a host may have thousands; all of
 //! it at the first time, and whenever the filter's map is not the one that was written
-//! last ([`surplus_seat::forwards`]).
+//! last ([`surplus_seat::forwards`]). Beside it stands the kernel's table of connections,
+//! in which what was handed on goes on: a seat's are forgotten when its guest has gone.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,10 +13,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Stdio;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::future::BoxFuture;
 use surplus_protocol::lease::{Forward, GuestPort, Transport};
-use surplus_seat::{Seat, forwards};
+use surplus_seat::{Seat, connections, forwards};
 use surplus_trial::leaving;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -26,13 +27,18 @@ use crate::network::own;
 /// A guest's port by the host's: transport and number to address and number.
 pub type PortMap = forwards::PortMap<Transport>;
 
-/// nft changes a map in milliseconds.
+/// nft changes a map in milliseconds, conntrack reads a full table in a second.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Hands on what comes to the host's ports.
 pub trait Forwards: Send + Sync + fmt::Debug {
     /// From now on these are handed on, and no others.
     fn set<'a>(&'a self, map: &'a PortMap) -> BoxFuture<'a, Result<(), ForwardError>>;
+
+    /// Nobody outside is in talks with this seat's guest any more: its next guest hears
+    /// nothing that was meant for this one. Ports that lead there still would begin new
+    /// ones.
+    fn forget(&self, seat: Seat) -> BoxFuture<'_, Result<(), ForwardError>>;
 
     /// Where the host is reached, as far as it knows.
     fn address(&self) -> Option<Ipv4Addr>;
@@ -44,12 +50,15 @@ pub trait Forwards: Send + Sync + fmt::Debug {
 /// Why the packet filter is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    #[error("`nft` could not be run")]
-    Run(#[from] io::Error),
-    #[error("`nft` took longer than {} s", DEADLINE.as_secs())]
-    TooSlow,
-    #[error("`nft` did not take what it was told: {0}")]
-    Refused(String),
+    #[error("`{program}` could not be run")]
+    Run {
+        program: Utf8PathBuf,
+        source: io::Error,
+    },
+    #[error("`{program}` took longer than {} s", DEADLINE.as_secs())]
+    TooSlow { program: Utf8PathBuf },
+    #[error("`{program}` did not take what it was told: {said}")]
+    Refused { program: Utf8PathBuf, said: String },
 }
 
 /// The ports of a guest in this seat, in the order that they were asked for.
@@ -72,6 +81,7 @@ pub fn announced(seat: Seat, ports: &[GuestPort], address: Ipv4Addr) -> Vec<Forw
 #[derive(Debug)]
 pub struct PacketFilter {
     nft: Utf8PathBuf,
+    conntrack: Utf8PathBuf,
     /// What it surely took last; nothing while that is in doubt.
     written: Mutex<Option<Written>>,
 }
@@ -84,14 +94,15 @@ struct Written {
 
 impl Default for PacketFilter {
     fn default() -> Self {
-        Self::by("/usr/sbin/nft".into())
+        Self::by("/usr/sbin/nft".into(), "/usr/sbin/conntrack".into())
     }
 }
 
 impl PacketFilter {
-    fn by(nft: Utf8PathBuf) -> Self {
+    fn by(nft: Utf8PathBuf, conntrack: Utf8PathBuf) -> Self {
         Self {
             nft,
+            conntrack,
             written: Mutex::new(None),
         }
     }
@@ -132,33 +143,53 @@ impl PacketFilter {
     }
 
     async fn take(&self, text: &str) -> Result<(), ForwardError> {
-        let mut nft = Command::new(&self.nft)
-            .args(["--file", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let run = async {
-            if let Some(mut input) = nft.stdin.take() {
-                input.write_all(text.as_bytes()).await?;
-            }
-            nft.wait_with_output().await
-        };
-        let output = tokio::time::timeout(DEADLINE, run)
-            .await
-            .map_err(|_| ForwardError::TooSlow)??;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(ForwardError::Refused(said.trim().to_owned()));
-        }
-        Ok(())
+        told(&self.nft, "--file", text).await
     }
+}
+
+/// Runs `program`, which reads text as its `option` says.
+async fn told(program: &Utf8Path, option: &str, text: &str) -> Result<(), ForwardError> {
+    let unrun = |source| ForwardError::Run {
+        program: program.to_owned(),
+        source,
+    };
+    let mut child = Command::new(program)
+        .args([option, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(unrun)?;
+    let run = async {
+        if let Some(mut input) = child.stdin.take() {
+            input.write_all(text.as_bytes()).await?;
+        }
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(DEADLINE, run)
+        .await
+        .map_err(|_| ForwardError::TooSlow {
+            program: program.to_owned(),
+        })?
+        .map_err(unrun)?;
+    if !output.status.success() {
+        return Err(ForwardError::Refused {
+            program: program.to_owned(),
+            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
+    }
+    Ok(())
 }
 
 impl Forwards for PacketFilter {
     fn set<'a>(&'a self, map: &'a PortMap) -> BoxFuture<'a, Result<(), ForwardError>> {
         Box::pin(self.write(map))
+    }
+
+    fn forget(&self, seat: Seat) -> BoxFuture<'_, Result<(), ForwardError>> {
+        let text = connections::forget(seat);
+        Box::pin(async move { told(&self.conntrack, "--load-file", &text).await })
     }
 
     /// The address by which guests go out to the world.
@@ -182,6 +213,10 @@ pub struct Nowhere;
 
 impl Forwards for Nowhere {
     fn set<'a>(&'a self, _map: &'a PortMap) -> BoxFuture<'a, Result<(), ForwardError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn forget(&self, _seat: Seat) -> BoxFuture<'_, Result<(), ForwardError>> {
         Box::pin(async { Ok(()) })
     }
 
@@ -224,7 +259,8 @@ mod tests {
         let script = "#!/bin/sh\ncd \"${0%/*}\"\ncat >told\n! rm refuse 2>/dev/null\n";
         std::fs::write(&nft, script).unwrap();
         std::fs::set_permissions(&nft, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let filter = PacketFilter::by(Utf8PathBuf::from_path_buf(nft).unwrap());
+        let nft = Utf8PathBuf::from_path_buf(nft).unwrap();
+        let filter = PacketFilter::by(nft.clone(), nft);
         (dir, filter)
     }
 
@@ -254,22 +290,33 @@ mod tests {
         let told = || std::fs::read_to_string(dir.path().join("told")).unwrap();
         std::fs::write(dir.path().join("refuse"), "").unwrap();
         let error = filter.set(&map(&[1])).await.unwrap_err();
-        assert!(matches!(error, ForwardError::Refused(_)), "{error}");
+        assert!(matches!(error, ForwardError::Refused { .. }), "{error}");
         assert!(filter.written.lock().await.is_none());
         filter.set(&map(&[1])).await.unwrap();
         assert!(told().starts_with("flush set"));
     }
 
     #[tokio::test]
-    async fn what_nft_says_is_told() {
-        let absent = PacketFilter::by("/nowhere/nft".into());
+    async fn a_seats_connections_are_forgotten_by_conntrack() {
+        let (dir, filter) = scripted();
+        let seat = Seat::try_from(3).unwrap();
+        filter.forget(seat).await.unwrap();
+        let told = std::fs::read_to_string(dir.path().join("told")).unwrap();
+        assert_eq!(told, connections::forget(seat));
+    }
+
+    #[tokio::test]
+    async fn what_the_program_says_is_told() {
+        let absent = PacketFilter::by("/nowhere/nft".into(), "/nowhere/conntrack".into());
         let error = absent.set(&PortMap::new()).await.unwrap_err();
-        assert!(matches!(error, ForwardError::Run(_)), "{error}");
-        let refusing = PacketFilter::by("/bin/false".into());
-        let error = refusing.set(&PortMap::new()).await.unwrap_err();
-        assert!(
-            matches!(error, ForwardError::Refused(_) | ForwardError::Run(_)),
-            "{error}"
-        );
+        assert!(matches!(error, ForwardError::Run { .. }), "{error}");
+        assert_eq!(error.to_string(), "`/nowhere/nft` could not be run");
+        let (dir, refusing) = scripted();
+        std::fs::write(dir.path().join("refuse"), "").unwrap();
+        let error = refusing
+            .forget(Seat::try_from(1).unwrap())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ForwardError::Refused { .. }), "{error}");
     }
 }

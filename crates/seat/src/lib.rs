@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+pub mod connections;
 pub mod floating;
 pub mod forwards;
 pub mod rates;

@@ -24,6 +24,7 @@ use nix::sys::signal::kill;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 
+use crate::kernel::{self as running, unsigned_module};
 use crate::seccomp::Filters;
 
 /// A part of QEMU's confinement, which can be left out to see that it counts.
@@ -143,7 +144,7 @@ fn confine(pid: i32, without: &[Guard]) -> Result<()> {
 }
 
 /// How an attempt ended.
-struct Attempt {
+pub(crate) struct Attempt {
     name: &'static str,
     outcome: Result<(), String>,
 }
@@ -157,7 +158,7 @@ impl fmt::Display for Attempt {
     }
 }
 
-fn attempt<T, E: fmt::Display>(name: &'static str, outcome: Result<T, E>) -> Attempt {
+pub(crate) fn attempt<T, E: fmt::Display>(name: &'static str, outcome: Result<T, E>) -> Attempt {
     let outcome = outcome.map(drop).map_err(|error| error.to_string());
     Attempt { name, outcome }
 }
@@ -175,6 +176,7 @@ pub fn tries(cast: &Cast, without: &[Guard]) -> Result<String> {
         .context("no image in the cache")??
         .path();
     let key = key()?;
+    let module = unsigned_module()?;
     confine(cast.like, without)?;
 
     let mut said = String::new();
@@ -183,6 +185,7 @@ pub fn tries(cast: &Cast, without: &[Guard]) -> Result<String> {
         .chain(files(cast, &others, &image, &key))
         .chain(processes(cast))
         .chain(kernel())
+        .chain(running::attempts(&module))
     {
         said += &format!("{attempt}\n");
     }
@@ -336,7 +339,6 @@ fn mounted() -> nix::Result<()> {
 
 fn kernel() -> Vec<Attempt> {
     vec![
-        attempt("/dev/mem", File::open("/dev/mem")),
         attempt("/dev/kmsg", File::open("/dev/kmsg")),
         attempt("/proc/kcore", File::open("/proc/kcore")),
         attempt("/proc/sysrq-trigger", write("/proc/sysrq-trigger")),

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use surplus_attack::escape::{Forbidden, Guard};
 use surplus_attack::packet::Wire;
-use surplus_attack::{Cast, all, escape, flooded, mark, network};
+use surplus_attack::{Cast, all, escape, flooded, kernel, mark, network};
 use surplus_seat::Seat;
 
 /// Ends whoever listens.
@@ -30,6 +30,8 @@ enum Arguments {
     /// In the confinement of a QEMU that runs
     #[command(subcommand)]
     Escape(Escape),
+    /// Tries to change the kernel that runs, as whoever runs this
+    Kernel,
     /// Tries this host's networks as it tries itself at its start
     Trial,
     /// Sends as much to UDP ports as it can: 1400 bytes each time
@@ -46,6 +48,9 @@ enum Arguments {
         to: SocketAddr,
         #[arg(default_value = LAST)]
         name: String,
+        /// The address and port to send it from
+        #[arg(long)]
+        from: Option<SocketAddr>,
     },
     /// Sends as much as it can over TCP, for so many seconds
     Pour { to: SocketAddr, seconds: f64 },
@@ -195,6 +200,10 @@ fn main() -> Result<()> {
             print!("{}", escape.run()?);
             Ok(())
         }
+        Arguments::Kernel => {
+            print!("{}", kernel::tries()?);
+            Ok(())
+        }
         Arguments::Trial => {
             println!("{}", serde_json::to_string(&network::checks())?);
             Ok(())
@@ -207,8 +216,9 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Arguments::Tell { to, name } => {
-            from_anywhere(to)?.send_to(&mark::of(&name), to)?;
+        Arguments::Tell { to, name, from } => {
+            let socket = from.map_or_else(|| from_anywhere(to), UdpSocket::bind)?;
+            socket.send_to(&mark::of(&name), to)?;
             Ok(())
         }
         Arguments::Pour { to, seconds } => pour(to, Duration::from_secs_f64(seconds)),

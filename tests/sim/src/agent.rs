@@ -48,6 +48,10 @@ impl Forwards for FirstSeats {
         Box::pin(async { Ok(()) })
     }
 
+    fn forget(&self, _seat: Seat) -> BoxFuture<'_, Result<(), ForwardError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn address(&self) -> Option<Ipv4Addr> {
         None
     }

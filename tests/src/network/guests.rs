@@ -398,6 +398,15 @@ impl<'a> GuestsNetwork<'a> {
         Ok(bytes.parse::<f64>()? / seconds.parse::<f64>()?)
     }
 
+    /// Another guest takes the place of the one in this seat.
+    pub fn seat_anew(&mut self, seat: Seat) -> Result<()> {
+        detach(&self.host, seat)?;
+        self.guests.retain(|(taken, _)| *taken != seat);
+        let guest = Self::seat_guest(&self.host, seat, true)?;
+        self.guests.push((seat, guest));
+        Ok(())
+    }
+
     pub fn host(&self) -> &Station<'a> {
         &self.host
     }

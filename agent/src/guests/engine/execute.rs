@@ -12,6 +12,7 @@ use surplus_seat::Seat;
 
 use super::{Done, Engine, Job, Task, chain};
 use crate::guests::directories::DirectoryError;
+use crate::guests::forwards::ForwardError;
 use crate::guests::hypervisor::HypervisorError;
 use crate::guests::nodes;
 use crate::guests::placement::Placement;
@@ -41,6 +42,8 @@ pub(super) enum StepError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
+    #[error("{}", chain(.0))]
+    Seat(#[from] ForwardError),
     #[error("all of this host's seats for guests without an own address are taken")]
     NoSeat,
     #[error("this host has no address that a guest could have as its own")]
@@ -147,8 +150,8 @@ impl Engine {
             .is_some_and(|record| record.meter.is_running())
     }
 
-    /// Nothing runs any more: removes the files, writes the receipt, forgets
-    /// the record, in this order.
+    /// Nothing runs any more: removes the files, leaves the seat, writes the receipt,
+    /// forgets the record, in this order.
     async fn finish(&mut self, placement: Placement, why: Ending) -> Result<(), StepError> {
         self.jobs.remove(&placement);
         self.workshop.end_console(placement);
@@ -156,6 +159,7 @@ impl Engine {
         let Some(mut record) = self.records.get(&placement).cloned() else {
             return Ok(());
         };
+        self.leave_seat(&record).await?;
         if let Some(at) = self.stopped_at.get(&placement.domain_name()) {
             // An agent that was stopped itself hears of the end long after.
             let deadline = self.known_deadline(placement).unwrap_or(u64::MAX);
@@ -176,6 +180,13 @@ impl Engine {
             tracing::warn!(%placement, error = chain(&error), "a deadline stays for now");
         }
         Ok(())
+    }
+
+    /// What the outside still sends to the guest reaches nobody, so that another may
+    /// sit there. Ports come first, or they would begin anew what is forgotten.
+    async fn leave_seat(&mut self, left: &Record) -> Result<(), ForwardError> {
+        self.hand_on(|record| record.seat != left.seat).await?;
+        self.config.forwards.forget(left.seat).await
     }
 
     /// Removes everything of a guest; whether there was any. What still has one of

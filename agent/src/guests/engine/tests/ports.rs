@@ -1,5 +1,5 @@
-//! A guest's ports are handed on before it starts and until nothing is left of it; a
-//! guest that has an address of its own is reached there.
+//! A guest's ports are handed on before it starts and until it is gone; then its
+//! connections are forgotten. A guest that has an address of its own is reached there.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
@@ -20,17 +20,32 @@ struct Filter {
 struct State {
     /// What was set, in order.
     maps: Vec<PortMap>,
+    /// What was forgotten, and which ports led where then.
+    forgotten: Vec<(Seat, Option<PortMap>)>,
     refuses: bool,
     own: BTreeMap<Seat, Vec<IpAddr>>,
+    remembers: bool,
 }
 
 impl Forwards for Filter {
     fn set<'a>(&'a self, map: &'a PortMap) -> BoxFuture<'a, Result<(), ForwardError>> {
         let mut state = self.state.lock().unwrap();
         let result = if state.refuses {
-            Err(ForwardError::Refused("no such map".into()))
+            Err(refusal())
         } else {
             state.maps.push(map.clone());
+            Ok(())
+        };
+        Box::pin(async { result })
+    }
+
+    fn forget(&self, seat: Seat) -> BoxFuture<'_, Result<(), ForwardError>> {
+        let mut state = self.state.lock().unwrap();
+        let result = if state.remembers {
+            Err(refusal())
+        } else {
+            let map = state.maps.last().cloned();
+            state.forgotten.push((seat, map));
             Ok(())
         };
         Box::pin(async { result })
@@ -42,6 +57,13 @@ impl Forwards for Filter {
 
     fn own_addresses(&self) -> BTreeMap<Seat, Vec<IpAddr>> {
         self.state.lock().unwrap().own.clone()
+    }
+}
+
+fn refusal() -> ForwardError {
+    ForwardError::Refused {
+        program: "nft".into(),
+        said: "no such map".into(),
     }
 }
 
@@ -62,6 +84,14 @@ impl Filter {
 
     fn refuse(&self, refuses: bool) {
         self.state.lock().unwrap().refuses = refuses;
+    }
+
+    fn forgotten(&self) -> Vec<(Seat, Option<PortMap>)> {
+        self.state.lock().unwrap().forgotten.clone()
+    }
+
+    fn remember(&self, remembers: bool) {
+        self.state.lock().unwrap().remembers = remembers;
     }
 }
 
@@ -138,6 +168,55 @@ async fn where_the_filter_refuses_that_is_said_and_tried_again_and_no_port_is_an
     assert_eq!(filter.maps(), [first_guests()]);
     assert!(rig.report().problems.is_empty());
     assert_eq!(rig.report().leases[0].forwards.len(), 2);
+}
+
+#[tokio::test]
+async fn once_no_port_leads_to_a_guest_that_has_gone_its_connections_are_forgotten() {
+    let (mut rig, filter) = rig();
+    rig.desire(&[open(1), open(2)]);
+    rig.settle().await;
+    assert!(filter.forgotten().is_empty());
+    let both = filter.maps().pop().unwrap();
+    rig.desire(&[open(2)]);
+    rig.bury(&open(1));
+    rig.settle().await;
+    rig.pass(11).await;
+    let [(seat, Some(map))] = &filter.forgotten()[..] else {
+        panic!("{:?}", filter.forgotten());
+    };
+    assert_eq!(seat.number(), 1);
+    let others = both.iter().filter(|(_, (to, _))| *to != seat.ipv4());
+    assert_eq!(*map, others.map(|(key, to)| (*key, *to)).collect());
+}
+
+#[tokio::test]
+async fn until_its_connections_are_forgotten_a_seat_is_kept_and_no_receipt_is_written() {
+    let (mut rig, filter) = rig();
+    filter.remember(true);
+    rig.desire(&[open(1)]);
+    rig.settle().await;
+    rig.bury(&open(1));
+    rig.settle().await;
+    rig.pass(11).await;
+    assert!(rig.domains().is_empty());
+    let report = rig.report();
+    assert!(report.receipts.is_empty());
+    let told = report
+        .problems
+        .iter()
+        .any(|it| it.contains("could not finish"));
+    assert!(told, "{:?}", report.problems);
+
+    // Its successor tries as well.
+    rig.restart();
+    rig.bury(&open(1));
+    rig.pass(1).await;
+    assert!(rig.report().receipts.is_empty());
+    filter.remember(false);
+    rig.pass(1).await;
+    rig.assert_clean();
+    assert_eq!(rig.report().receipts.len(), 1);
+    assert_eq!(filter.forgotten().len(), 1);
 }
 
 /// With an address of its own.
