@@ -26,7 +26,7 @@
 //! own test of its isolation has not passed or guests have no way out, and then
 //! `withheld` says why; the generation grows with each change and only then.
 
-use surplus_protocol::inventory::{Capacity, KvmProbe, Resources};
+use surplus_protocol::inventory::{Capacity, DiskRate, KvmProbe, Resources};
 
 use crate::inventory::HugePages;
 
@@ -75,6 +75,8 @@ pub struct Facts {
     /// What each guest may send and receive, million bits a second; none where the
     /// packet filter does not hold it to that.
     pub guest_mbits: Option<u32>,
+    /// … and do with the volume.
+    pub guest_disk: DiskRate,
 }
 
 /// What came of the host's attacks on itself.
@@ -136,6 +138,8 @@ pub fn plan(facts: &Facts) -> Capacity {
         guest_overhead: facts.guest_overhead,
         reserve,
         guest_mbits: facts.guest_mbits,
+        // Guests that live in memory wait for nobody.
+        guest_disk: facts.volume_bytes.map(|_| facts.guest_disk),
         withheld,
     }
 }

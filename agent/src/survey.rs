@@ -9,7 +9,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use surplus_protocol::inventory::{Inventory, KvmProbe, SelfCheck};
+use surplus_protocol::inventory::{DiskRate, Inventory, KvmProbe, SelfCheck};
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
@@ -51,6 +51,7 @@ pub struct Surveyor {
     /// Tenants may share a core.
     share_cores: bool,
     guest_mbits: Option<u32>,
+    guest_disk: DiskRate,
     /// Whether libvirt hangs, as last heard.
     hangs: watch::Receiver<bool>,
     /// Why guests do not get out, as last heard.
@@ -72,6 +73,7 @@ impl Surveyor {
             volume_bytes: None,
             share_cores: false,
             guest_mbits: None,
+            guest_disk: on_the_wire(surplus_site::DiskRate::default()),
             hangs: watch::channel(false).1,
             no_way_out: watch::channel(None).1,
             own_addresses: watch::channel(0).1,
@@ -123,6 +125,15 @@ impl Surveyor {
     pub fn limiting(self, guest_mbits: Option<u32>) -> Self {
         Self {
             guest_mbits,
+            ..self
+        }
+    }
+
+    /// What each guest is held to on the owner's disks.
+    #[must_use]
+    pub fn limiting_disks(self, rate: surplus_site::DiskRate) -> Self {
+        Self {
+            guest_disk: on_the_wire(rate),
             ..self
         }
     }
@@ -185,6 +196,7 @@ impl Surveyor {
             confined: confined(&self.root),
             self_test: self.self_test_passed(),
             guest_mbits: self.guest_mbits,
+            guest_disk: self.guest_disk,
         }
     }
 
@@ -253,6 +265,13 @@ impl Surveyor {
             *last = now;
             changed
         });
+    }
+}
+
+fn on_the_wire(rate: surplus_site::DiskRate) -> DiskRate {
+    DiskRate {
+        operations: rate.ops,
+        mbytes: rate.mbytes,
     }
 }
 

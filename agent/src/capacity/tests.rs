@@ -4,6 +4,11 @@ use super::*;
 
 const GIB: u64 = 1 << 30;
 
+const DISK: DiskRate = DiskRate {
+    operations: 1000,
+    mbytes: 50,
+};
+
 fn host(threads: u32, memory_bytes: u64) -> Facts {
     Facts {
         threads,
@@ -25,7 +30,18 @@ fn host(threads: u32, memory_bytes: u64) -> Facts {
         self_test: SelfTest::Passed,
         own_addresses: 3,
         guest_mbits: Some(100),
+        guest_disk: DISK,
     }
+}
+
+#[test]
+fn what_a_guest_may_do_with_a_disk_is_said_where_there_is_one() {
+    assert_eq!(plan(&host(4, 8 * GIB)).guest_disk, None);
+    let on_a_volume = Facts {
+        volume_bytes: Some(100 * GIB),
+        ..host(4, 8 * GIB)
+    };
+    assert_eq!(plan(&on_a_volume).guest_disk, Some(DISK));
 }
 
 #[test]

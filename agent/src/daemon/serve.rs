@@ -323,6 +323,7 @@ fn surveyor(world: &World, site: &Site, ready: &Ready) -> Surveyor {
     .with_probe(ready.kvm.clone())
     .sharing_cores(site.guests.share_cores)
     .limiting(ready.mbits)
+    .limiting_disks(site.guests.disk_rate)
     .on_volume(volume_bytes)
 }
 

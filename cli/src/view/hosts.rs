@@ -1,7 +1,9 @@
 //! The register of hosts.
 
 use surplus_protocol::api::{Host, HostState, is_alarming};
-use surplus_protocol::inventory::{Disk, HardwareIdentity, Inventory, KvmProbe, Nic, SelfCheck};
+use surplus_protocol::inventory::{
+    Disk, DiskRate, HardwareIdentity, Inventory, KvmProbe, Nic, SelfCheck,
+};
 
 use super::admissions::admission;
 use super::{View, short_ids};
@@ -106,6 +108,9 @@ impl View {
             rows.push(("kept for the host", resources(&capacity.reserve)));
             rows.push(("overhead a guest", resources(&capacity.guest_overhead)));
             rows.push(("network a guest", rate(capacity.guest_mbits)));
+            if let Some(disk) = capacity.guest_disk {
+                rows.push(("disk a vCPU", disk_rate(disk)));
+            }
         }
         if let Some(why) = withheld(host) {
             rows.push(("offers nothing", why));
@@ -153,6 +158,12 @@ pub(crate) fn resources(all: &surplus_protocol::inventory::Resources) -> String 
         show_size(all.memory_bytes),
         show_size(all.disk_bytes)
     )
+}
+
+/// What a guest may do with its disk, for each vCPU.
+fn disk_rate(rate: DiskRate) -> String {
+    let DiskRate { operations, mbytes } = rate;
+    format!("{operations} operations and {mbytes} MB a second")
 }
 
 /// What a guest may send, and receive.

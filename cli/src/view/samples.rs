@@ -6,7 +6,8 @@ use surplus_protocol::api::{
     Offer, PriceBook, Quote, Selectors, Token,
 };
 use surplus_protocol::inventory::{
-    Capacity, Cpu, Disk, HardwareIdentity, Inventory, KvmProbe, Nic, NumaNode, Resources, SelfCheck,
+    Capacity, Cpu, Disk, DiskRate, HardwareIdentity, Inventory, KvmProbe, Nic, NumaNode, Resources,
+    SelfCheck,
 };
 use surplus_protocol::lease::{
     EndReason, Forward, GuestPhase, GuestPort, ImageFormat, LeaseState, OnLostLink, Transport,
@@ -125,6 +126,10 @@ pub(crate) fn host(number: u8) -> Host {
                 addresses: 0,
             },
             guest_mbits: Some(100),
+            guest_disk: Some(DiskRate {
+                operations: 1000,
+                mbytes: 50,
+            }),
             withheld: None,
         }),
         free: Resources {
@@ -199,6 +204,7 @@ pub(crate) fn offer(number: u8) -> Offer {
         cpu_model: "Xeon Gold 6130".into(),
         accelerator: "kvm".into(),
         guest_mbits: Some(100),
+        guest_disk: None,
         price_per_hour: Money(25_500),
         currency: "EUR".into(),
     }

@@ -64,6 +64,7 @@ pub fn offer(
         cpu_model: inventory.cpu.model.clone(),
         accelerator: placement::accelerator(inventory).ok()?.to_owned(),
         guest_mbits: host.capacity.as_ref()?.guest_mbits,
+        guest_disk: host.capacity.as_ref()?.guest_disk,
         price_per_hour: pricing::window(book, free, 3600),
         currency: book.currency.clone(),
     })

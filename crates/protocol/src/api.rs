@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::admission::{Admission, AdmissionRule, CreateAdmissionRule, Selectors};
 use crate::ids::{Epoch, HostId, KeyId, LeaseId, QuoteId, TokenId};
-use crate::inventory::{Capacity, HardwareIdentity, Inventory, Resources};
+use crate::inventory::{Capacity, DiskRate, HardwareIdentity, Inventory, Resources};
 use crate::lease::{
     DiskEnd, EndReason, Firmware, Forward, GuestPhase, GuestPort, ImageFormat, LeaseState,
     OnLostLink, UsageRecord,
@@ -198,6 +198,9 @@ pub struct Offer {
     pub accelerator: String,
     /// What a guest may send, and receive, in Mbit/s, where the host says so.
     pub guest_mbits: Option<u32>,
+    /// What a guest may do with its disk; none where it is held to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_disk: Option<DiskRate>,
     /// What that largest guest would cost for an hour.
     pub price_per_hour: Money,
     pub currency: String,

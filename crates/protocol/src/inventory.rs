@@ -173,6 +173,16 @@ impl Resources {
     }
 }
 
+/// What a guest may do with its disk in a second, for each vCPU that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiskRate {
+    /// Reads and writes.
+    pub operations: u32,
+    /// Millions of bytes, read and written.
+    pub mbytes: u32,
+}
+
 /// What a host can surely deliver, all leases ended: its total after reserve.
 ///
 /// A lease takes its [`Resources`] plus `guest_overhead` from `sellable`.
@@ -191,6 +201,9 @@ pub struct Capacity {
     /// What each guest may send, and receive, in Mbit/s; not known of older agents.
     #[serde(default)]
     pub guest_mbits: Option<u32>,
+    /// What each guest may do with its disk; none where it is held to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_disk: Option<DiskRate>,
     /// Why nothing is offered, when `sellable` is zero for a reason that the
     /// operator can mend.
     pub withheld: Option<String>,
