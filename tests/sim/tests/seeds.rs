@@ -88,7 +88,7 @@ fn without_the_brake_a_promise_breaks() {
 
 #[test]
 fn where_a_restarted_marketplace_does_not_wait_a_promise_breaks() {
-    is_needed(Safeguard::Restart, 539);
+    is_needed(Safeguard::Restart, 245);
 }
 
 #[test]
