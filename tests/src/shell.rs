@@ -107,7 +107,12 @@ impl Shell {
                 Err(error) if Instant::now() >= deadline => {
                     return Err(error).context("the test shell did not start");
                 }
-                Err(_) => (),
+                // A terminal that was opened in the middle of a line has the rest of it,
+                // and a shell that waits for what began there: Ctrl-C.
+                Err(_) => self
+                    .session()?
+                    .write_all(b"\x03\n")
+                    .context("could not write to the test shell")?,
             }
         }
     }
