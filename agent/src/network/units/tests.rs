@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use surplus_site::Site;
 
+use super::written::ours;
 use super::*;
 use crate::sysroot::fixture::Tree;
 
