@@ -160,6 +160,12 @@ impl Setup {
         Ok(self)
     }
 
+    /// The same with several texts.
+    pub fn with_all(self, texts: &[(&str, &str)]) -> Result<Self> {
+        let mut texts = texts.iter();
+        texts.try_fold(self, |setup, (old, new)| setup.with(old, new))
+    }
+
     /// Loads it as a host does, in two transactions.
     pub fn load(&self, host: &Station<'_>) -> Result<()> {
         for (name, text) in [("firewall", &self.filter), ("seats", &self.seats)] {

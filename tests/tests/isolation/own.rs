@@ -7,11 +7,14 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 use surplus_tests::Lab;
 use surplus_tests::lab::run;
-use surplus_tests::network::guests::{GuestsNetwork, Setup, WORLD, WORLD6, own4, own6, street4};
+use surplus_tests::network::guests::{
+    GuestsNetwork, Setup, WORLD, WORLD6, outside6, own4, own6, street4,
+};
 use surplus_tests::network::{Station, ipv4};
 
 use crate::nothing_came_through;
 use crate::scene::{AT_PORT, Ear, ME, Names, PORT, Place, VICTIM, attack, list, seat, tell};
+use crate::way::{HEAR, HOLD, answers};
 
 /// Who has none.
 const PLAIN: u16 = 3;
@@ -38,10 +41,7 @@ fn with_addresses(lab: &Lab, way: bool, out: &[(&str, &str)]) -> Result<Setup> {
     } else {
         Setup::of_the_image(lab)?
     };
-    out.iter()
-        .try_fold(image.with_own_addresses(2), |setup, (old, new)| {
-            setup.with(old, new)
-        })
+    image.with_own_addresses(2).with_all(out)
 }
 
 /// Who is on the network that guests leave by.
@@ -114,6 +114,61 @@ fn told_to_own_addresses(lab: &Lab, setup: &Setup, confused: bool) -> Result<()>
     ensure!(theirs == list(&["theirs", "theirs-6"]), "{theirs:?}");
     ensure!(hosts.is_empty(), "the host heard {hosts:?}");
     Ok(())
+}
+
+/// What a guest hears of what comes to its own addresses at the ports of DHCP's clients.
+fn told_to_the_ports_of_dhcp(lab: &Lab, setup: &Setup) -> Result<Names> {
+    let network = GuestsNetwork::new(lab, setup, &[seat(ME)])?;
+    let (me, out) = (network.guest_in(seat(ME))?, outside(&network));
+    let mut heard = Names::new();
+    for (to, port) in [
+        (IpAddr::from(own4(setup.way, seat(ME))), 68),
+        (own6(setup.way, seat(ME)).into(), 546),
+    ] {
+        let words = [port.to_string(), format!("127.0.0.1:{port}")];
+        let ear = Ear::open(
+            me,
+            Place::Sender,
+            &["port", &words[0]],
+            &["tell", &words[1]],
+        )?;
+        tell(out, to, port, &format!("port-{port}"))?;
+        heard.extend(ear.close()?.1);
+    }
+    Ok(heard)
+}
+
+#[test]
+fn the_host_asks_for_own_addresses_itself_and_no_guest_hears_the_answers() -> Result<()> {
+    const FOR_THE_HOST: (&str, &str) = ("\t\tudp dport { 68, 546 } accept\n\t\tip6", "\t\tip6");
+    surplus_tests::test("own-dhcp", |lab| {
+        let heard = told_to_the_ports_of_dhcp(lab, &with_addresses(lab, false, &[])?)?;
+        ensure!(heard.is_empty(), "{heard:?}");
+        let out = with_addresses(lab, false, &[FOR_THE_HOST])?;
+        let heard = told_to_the_ports_of_dhcp(lab, &out)?;
+        ensure!(heard == list(&["port-68", "port-546"]), "{heard:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_host_begins_nothing_by_a_guests_own_address() -> Result<()> {
+    surplus_tests::test("own-host", |lab| {
+        for (out, begins) in [
+            (&[][..], false),
+            (&[HOLD], false),
+            (&[HEAR], false),
+            (&[HOLD, HEAR], true),
+        ] {
+            let network = GuestsNetwork::new(lab, &with_addresses(lab, false, out)?, &[])?;
+            let interface = seat(ME).own_interface();
+            for their in [ipv4(2).to_string(), outside6(2).to_string()] {
+                let asks = answers(network.host(), &["-I", &interface, &their])?;
+                ensure!(asks == begins, "without {out:?}: {their} is asked: {asks}");
+            }
+        }
+        Ok(())
+    })
 }
 
 /// What leaves by a guest's own address, by its neighbour's, and by the host's, of what

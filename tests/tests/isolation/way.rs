@@ -23,10 +23,12 @@ const FILTER: (&str, &str) = (
     "",
 );
 
+/// What keeps the host from beginning anything where guests leave it: either is enough.
+pub(crate) const HOLD: (&str, &str) = ("\t\toifgroup { 122, 123 } goto hold\n", "");
+pub(crate) const HEAR: (&str, &str) = ("\t\tiifgroup != { 122, 123 } ct state", "\t\tct state");
+
 fn with_a_way(lab: &Lab, out: &[(&str, &str)]) -> Result<Setup> {
-    let image = Setup::of_the_image_with_a_way(lab)?;
-    out.iter()
-        .try_fold(image, |setup, (old, new)| setup.with(old, new))
+    Setup::of_the_image_with_a_way(lab)?.with_all(out)
 }
 
 fn street<'n, 'a>(network: &'n GuestsNetwork<'a>) -> Result<&'n Station<'a>> {
@@ -181,7 +183,7 @@ fn a_forwarded_port_is_reached_at_the_guests_own_network_and_nowhere_else() -> R
 }
 
 /// Whether somebody answers a ping.
-fn answers(from: &Station<'_>, words: &[&str]) -> Result<bool> {
+pub(crate) fn answers(from: &Station<'_>, words: &[&str]) -> Result<bool> {
     let ping = ["ping", "-c", "1", "-W", "1"];
     let output = from.tool("busybox").args(ping).args(words).output()?;
     match output.status.code() {
@@ -193,8 +195,6 @@ fn answers(from: &Station<'_>, words: &[&str]) -> Result<bool> {
 
 #[test]
 fn the_host_answers_a_ping_on_its_guests_network_and_begins_nothing_there() -> Result<()> {
-    const HOLD: (&str, &str) = ("\t\toifgroup { 122, 123 } goto hold\n", "");
-    const HEAR: (&str, &str) = ("\t\tiifgroup != { 122, 123 } ct state", "\t\tct state");
     const ANSWER: (&str, &str) = ("\t\tiifgroup 122 meta mark set 121\n", "");
     surplus_tests::test("way-host", |lab| {
         for (out, begins, answered) in [
